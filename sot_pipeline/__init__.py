@@ -1,0 +1,16 @@
+"""sot_pipeline: purify a fine-tuning set by push-pull optimal transport.
+
+Reading map, in pipeline order (stage | assets | pure functions):
+
+texts      | defs/assets/texts.py      | texts/reader.py, texts/writer.py
+embedding  | defs/assets/embeddings.py | embedding.py
+transport  | defs/assets/transport.py  | transport/cost.py, sinkhorn.py, push_pull.py
+selection  | defs/assets/purified.py   | selection.py, explanations.py
+finetuning | defs/assets/adapter.py    | finetuning/
+evaluation | defs/assets/adapter.py    | evaluation/
+report     | defs/assets/report.py     | report/
+
+`definitions.py` shows the whole graph on one screen; `cli/` drives it from a terminal.
+"""
+
+__version__ = "0.1.0"

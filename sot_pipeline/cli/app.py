@@ -1,0 +1,207 @@
+"""The commands of `sot`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, USAGE, print_json, say, table
+from sot_pipeline.errors import InputError
+
+app = typer.Typer(
+    name="sot",
+    help="Find and remove the fine-tuning rows that erode a language model's safety.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="Folder of tasks, store and history [default: ./data or $SOT_HOME]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout")]
+TaskOption = Annotated[str | None, typer.Option("--task", help="Name of the task")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="BLOCK.FIELD=VALUE", help="Any setting; see `sot config`"),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write the results to")]
+
+
+def run() -> None:
+    """Run the command line; errors that a user can mend are printed without a traceback."""
+    try:
+        app()
+    except InputError as error:
+        say(f"error: {error}")
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        say("stopped; what was finished is kept, the same command goes on from there")
+        sys.exit(130)
+
+
+@app.command()
+def demo(
+    home: HomeOption = None,
+    json: JsonOption = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each method")] = 3,
+    world: Annotated[int, typer.Option(help="Seed of the generated text sets")] = 0,
+    out: OutOption = None,
+) -> None:
+    """Everything end to end on generated text, with no network: purify, train, measure, report."""
+    from sot_pipeline.cli.commands import run_demo
+
+    sys.exit(run_demo(home, seeds=seeds, world_seed=world, out=out, as_json=json))
+
+
+@app.command()
+def purify(
+    custom: Annotated[
+        Path | None, typer.Argument(help="Fine-tuning rows (leave out to run --task again)")
+    ] = None,
+    safe: Annotated[Path | None, typer.Option(help="Trusted safe reference")] = None,
+    harmful: Annotated[Path | None, typer.Option(help="Harmful reference")] = None,
+    task: TaskOption = None,
+    embedder: Annotated[
+        str | None, typer.Option(help="minilm, a Hugging Face model id, a directory, or base")
+    ] = None,
+    keep: Annotated[float | None, typer.Option(help="Share of the rows to keep [0.8]")] = None,
+    keep_count: Annotated[int | None, typer.Option(help="Rows to keep, instead")] = None,
+    lambda_push: Annotated[float | None, typer.Option(help="λ of Eq. 5 [0.5]")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Regularisation, in cosine cost")] = None,
+    base_model: Annotated[str | None, typer.Option(help="The model to fine-tune later")] = None,
+    format: Annotated[str | None, typer.Option(help="Row format [auto]")] = None,
+    show_text: Annotated[bool, typer.Option(help="Put excerpts of rows into the report")] = False,
+    settings: SetOption = None,
+    out: OutOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Weigh the rows of CUSTOM by push-pull optimal transport and drop the worst."""
+    from sot_pipeline.cli.commands import run_purify
+
+    flags: dict[str, Any] = {
+        "embedding.encoder": embedder,
+        "selection.keep_fraction": keep,
+        "selection.keep_count": keep_count,
+        "transport.lambda_push": lambda_push,
+        "transport.epsilon": epsilon,
+        "base_model.name": base_model,
+        "texts.format": format,
+        "report.show_text": show_text or None,
+    }
+    sys.exit(run_purify(home, task, custom, safe, harmful, flags, settings or [], out, json))
+
+
+@app.command()
+def finetune(
+    task: Annotated[str, typer.Argument(help="A task that `sot purify` made")],
+    base_model: Annotated[
+        str | None, typer.Option(help="Hugging Face id or directory of the aligned model")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    epochs: Annotated[float | None, typer.Option()] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    settings: SetOption = None,
+    out: OutOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fine-tune a LoRA adapter on a task's purified rows with their learned weights."""
+    from sot_pipeline.cli.commands import run_finetune
+
+    flags: dict[str, Any] = {
+        "base_model.name": base_model,
+        "finetuning.learning_rate": learning_rate,
+        "finetuning.num_epochs": epochs,
+        "finetuning.rank": rank,
+        "finetuning.seed": seed,
+    }
+    sys.exit(run_finetune(home, task, flags, settings or [], out, json))
+
+
+@app.command()
+def evaluate(
+    task: Annotated[str, typer.Argument(help="A task that has an adapter")],
+    harmful: Annotated[Path | None, typer.Option(help="Harmful prompts")] = None,
+    over_refusal: Annotated[Path | None, typer.Option(help="Harmless, risky-looking ones")] = None,
+    task_prompts: Annotated[Path | None, typer.Option(help="Task prompts with answers")] = None,
+    judge: Annotated[str | None, typer.Option(help="keyword, openai or demo")] = None,
+    judge_base_url: Annotated[str | None, typer.Option()] = None,
+    judge_model: Annotated[str | None, typer.Option()] = None,
+    compare: Annotated[bool, typer.Option(help="Also plain fine-tuning and random removal")] = False,
+    settings: SetOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure harmfulness, helpfulness, accuracy and over-refusal of base model and adapter."""
+    from sot_pipeline.cli.commands import run_evaluate
+
+    files = {"harmful": harmful, "over_refusal": over_refusal, "task": task_prompts}
+    flags: dict[str, Any] = {
+        "evaluation.judge": judge,
+        "evaluation.judge_base_url": judge_base_url,
+        "evaluation.judge_model": judge_model,
+    }
+    sys.exit(run_evaluate(home, task, files, flags, settings or [], compare, json))
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="New rows, in any format that purify reads")],
+    task: Annotated[str, typer.Option("--task", help="The purified task to score against")],
+    out: Annotated[Path | None, typer.Option(help="Write the scores to .parquet or .csv")] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Score new rows against a task's solved weights, with no new solve."""
+    from sot_pipeline.cli.commands import run_score
+
+    sys.exit(run_score(home, file, task, out, json))
+
+
+@app.command()
+def status(task: TaskOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """What each task has in the store."""
+    from sot_pipeline.cli.inspect import run_status
+
+    sys.exit(run_status(home, task, json))
+
+
+@app.command()
+def doctor(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Check this machine: Python, libraries, devices, disk, the store."""
+    from sot_pipeline.cli.inspect import run_doctor
+
+    sys.exit(run_doctor(home, json))
+
+
+@app.command()
+def config(
+    task: TaskOption = None,
+    schema: Annotated[bool, typer.Option(help="Print the JSON Schema of the settings")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Every setting, its value and where the value comes from."""
+    from sot_pipeline.cli.inspect import run_config
+
+    sys.exit(run_config(home, task, schema, json))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 3000,
+    home: HomeOption = None,
+) -> None:
+    """Open the Dagster UI on this machine only, with the history kept under the home folder."""
+    from sot_pipeline.cli.ui import run_ui
+
+    run_ui(home, port)
+
+
+__all__ = ["DONE", "FAILED", "FINDINGS", "USAGE", "app", "print_json", "run", "table"]

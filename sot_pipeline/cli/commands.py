@@ -1,0 +1,427 @@
+"""The commands that run the asset graph."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, print_json, say, shown_progress, table
+from sot_pipeline.defs.home import EvaluationFiles, Home, TaskFile
+from sot_pipeline.errors import InputError
+from sot_pipeline.progress import duration
+
+SCORE_COLUMNS = {
+    "hms": "harmfulness",
+    "hps": "helpfulness",
+    "accuracy": "accuracy",
+    "over_refusal": "over_refusal",
+}
+
+
+def run_demo(
+    root: Path | None, *, seeds: int, world_seed: int, out: Path | None, as_json: bool
+) -> int:
+    from sot_pipeline.demo.settings import DEMO_SETTINGS
+    from sot_pipeline.demo.world import build_world, write_world
+
+    home = Home(root)
+    start = time.perf_counter()
+    folder = home.root / "demo" / f"world{world_seed}"
+    if not as_json:
+        say(f"writing the demo's text sets to {folder}")
+    files = write_world(build_world(world_seed), folder)
+    settings = {**DEMO_SETTINGS, "comparison": {"seeds": list(range(seeds))}}
+    name = "demo" if world_seed == 0 else f"demo-world{world_seed}"
+    home.write_task(
+        name,
+        TaskFile(
+            custom=files["custom"],
+            safe=files["safe"],
+            harmful=files["harmful"],
+            custom_clean=files["custom_clean"],
+            evaluation=EvaluationFiles(
+                harmful=files["eval_harmful"],
+                over_refusal=files["eval_over_refusal"],
+                task=files["eval_task"],
+            ),
+            settings=settings,
+        ),
+    )
+    outcome = _run(home, name, "compare")
+    if outcome.error is not None:
+        return _failed(name, outcome, as_json)
+    document = {
+        "results": _results(home, name, "comparison"),
+        "report": str(_report_path(home, name)),
+        "task": name,
+        "seconds": round(time.perf_counter() - start, 1),
+        "checks": [vars(check) for check in outcome.checks],
+    }
+    if out is not None:
+        document["out"] = _write_out(home, name, out)
+    if as_json:
+        print_json(document)
+    else:
+        _print_results(document["results"])
+        _print_findings(outcome)
+        say(f"report: {document['report']}   ({duration(document['seconds'])})")
+    return DONE
+
+
+def run_purify(
+    root: Path | None,
+    name: str | None,
+    custom: Path | None,
+    safe: Path | None,
+    harmful: Path | None,
+    flags: Mapping[str, Any],
+    assignments: list[str],
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    home = Home(root)
+    start = time.perf_counter()
+    name = _prepare_task(home, name, custom, safe, harmful, flags, assignments)
+    outcome = _run(home, name, "purify")
+    if outcome.error is not None:
+        return _failed(name, outcome, as_json)
+    document = _purify_document(home, name, outcome) | {
+        "seconds": round(time.perf_counter() - start, 1)
+    }
+    if out is not None:
+        document["out"] = _write_out(home, name, out)
+    findings = bool(outcome.failed_checks) or document["num_rejected"] > 0
+    if as_json:
+        print_json(document)
+    else:
+        _print_purified(document)
+        _print_findings(outcome)
+    return FINDINGS if findings else DONE
+
+
+def run_finetune(
+    root: Path | None,
+    name: str,
+    flags: Mapping[str, Any],
+    assignments: list[str],
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    home = Home(root)
+    start = time.perf_counter()
+    task = home.read_task(name)
+    _save_settings(home, name, task, flags, assignments)
+    settings, _ = home.settings(name)
+    if settings.base_model.name is None:
+        raise InputError(
+            f"task {name!r} names no model to fine-tune: give --base-model (a Hugging Face id or "
+            "a directory of an aligned model)"
+        )
+    outcome = _run(home, name, "finetune")
+    if outcome.error is not None:
+        return _failed(name, outcome, as_json)
+    stored = _current(home, name, "adapter")
+    document = {
+        "task": name,
+        "adapter": str(stored.directory / "adapter"),
+        "seconds": round(time.perf_counter() - start, 1),
+        **stored.document,
+    }
+    if out is not None:
+        shutil.copytree(stored.directory / "adapter", out, dirs_exist_ok=True)
+        document["out"] = str(out)
+    if as_json:
+        print_json(document)
+    else:
+        say(
+            f"{document['num_steps']:,} steps on {document['num_rows']:,} rows, loss "
+            f"{document['loss_first']:.3f} to {document['loss_last']:.3f}"
+        )
+        print(document.get("out", document["adapter"]))
+        _print_findings(outcome)
+    return FINDINGS if outcome.failed_checks else DONE
+
+
+def run_evaluate(
+    root: Path | None,
+    name: str,
+    files: Mapping[str, Path | None],
+    flags: Mapping[str, Any],
+    assignments: list[str],
+    compare: bool,
+    as_json: bool,
+) -> int:
+    home = Home(root)
+    start = time.perf_counter()
+    task = home.read_task(name)
+    given = {key: path.resolve() for key, path in files.items() if path is not None}
+    evaluation = task.evaluation.model_copy(update=given)
+    if evaluation == EvaluationFiles():
+        raise InputError(
+            "there are no prompts to evaluate on: give --harmful, --over-refusal or "
+            "--task-prompts (files of prompts, in any format that purify reads)"
+        )
+    _save_settings(
+        home, name, task.model_copy(update={"evaluation": evaluation}), flags, assignments
+    )
+    outcome = _run(home, name, "compare" if compare else "purify_and_finetune")
+    if outcome.error is not None:
+        return _failed(name, outcome, as_json)
+    document = {
+        "task": name,
+        "results": _results(home, name, "comparison" if compare else "evaluation"),
+        "report": str(_report_path(home, name)),
+        "seconds": round(time.perf_counter() - start, 1),
+        "checks": [vars(check) for check in outcome.checks],
+    }
+    if as_json:
+        print_json(document)
+    else:
+        _print_results(document["results"])
+        _print_findings(outcome)
+        say(f"report: {document['report']}")
+    return FINDINGS if outcome.failed_checks else DONE
+
+
+def run_score(root: Path | None, file: Path, name: str, out: Path | None, as_json: bool) -> int:
+    from sot_pipeline.defs.scoring import score_rows
+
+    home = Home(root)
+    scores, rejected = score_rows(home, name, file)
+    if out is not None:
+        _write_table(scores, out)
+    removed = int((~scores["kept"]).sum())
+    document = {
+        "task": name,
+        "num_scored": scores.height,
+        "num_below_the_cut": removed,
+        "num_rejected": rejected.height,
+        "rejected": rejected.to_dicts(),
+        "out": str(out) if out else None,
+    }
+    if as_json:
+        rows = scores.drop("prompt", "response", "messages", strict=False).to_dicts()
+        print_json(document | {"rows": rows})
+    else:
+        shown = scores.sort("log_weight").head(20)
+        table(
+            f"{removed:,} of {scores.height:,} rows would be removed; the lowest:",
+            ["line", "sample_id", "times uniform", "kept", "nearest harmful", "similarity"],
+            [
+                [
+                    f"{row['line']:,}", row["sample_id"], f"{row['relative_weight']:.3g}",
+                    "yes" if row["kept"] else "no", row["nearest_harmful"],
+                    f"{row['harmful_similarity']:.2f}",
+                ]
+                for row in shown.iter_rows(named=True)
+            ],
+        )  # fmt: skip
+    return FINDINGS if rejected.height else DONE
+
+
+def _prepare_task(
+    home: Home,
+    name: str | None,
+    custom: Path | None,
+    safe: Path | None,
+    harmful: Path | None,
+    flags: Mapping[str, Any],
+    assignments: list[str],
+) -> str:
+    """Write the task file that the flags describe, or change the one that --task names."""
+    if custom is None:
+        if name is None:
+            raise InputError("give a file of rows, or --task with the name of an earlier task")
+        task = home.read_task(name)
+        updates = {"safe": safe, "harmful": harmful}
+        given = {key: path.resolve() for key, path in updates.items() if path is not None}
+        _save_settings(home, name, task.model_copy(update=given), flags, assignments)
+        return name
+    missing = [f"--{key}" for key, path in (("safe", safe), ("harmful", harmful)) if path is None]
+    if missing or safe is None or harmful is None:
+        raise InputError(
+            f"{' and '.join(missing)} missing: the weights need a trusted safe reference "
+            "(--safe) and a harmful one (--harmful)"
+        )
+    for path in (custom, safe, harmful):
+        if not path.exists():
+            raise InputError(f"{path}: no such file (looked in {path.resolve().parent})")
+    name = name or _task_name(custom)
+    earlier = home.read_task(name) if home.task_path(name).exists() else None
+    task = TaskFile(custom=custom.resolve(), safe=safe.resolve(), harmful=harmful.resolve())
+    if earlier is not None:
+        # the same file purified again keeps what finetune and evaluate were told about it
+        kept = {b: v for b, v in earlier.settings.items() if b in {"finetuning", "evaluation"}}
+        task = task.model_copy(update={"evaluation": earlier.evaluation, "settings": kept})
+    _save_settings(home, name, task, flags, assignments)
+    return name
+
+
+def _task_name(custom: Path) -> str:
+    stem = custom.name.split(".")[0].lower()
+    return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_")[:64] or "task"
+
+
+def _save_settings(
+    home: Home, name: str, task: TaskFile, flags: Mapping[str, Any], assignments: list[str]
+) -> None:
+    settings = {block: dict(fields) for block, fields in task.settings.items()}
+    chosen = {key: value for key, value in flags.items() if value is not None}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator or key.count(".") != 1:
+            raise InputError(f"--set {assignment}: expected block.field=value")
+        chosen[key] = yaml.safe_load(value)
+    for key, value in chosen.items():
+        block, field = key.split(".")
+        settings.setdefault(block, {})[field] = value
+        for other in EXCLUDES.get(key, ()):
+            settings[block][other] = None
+    changed = task.model_copy(update={"settings": settings})
+    from sot_pipeline.defs.settings import environment_layer, file_layer, resolve_settings
+
+    layers = [file_layer(home.root / "settings.yaml"), environment_layer()]
+    resolve_settings([*layers, ("command line", settings)])  # wrong values never reach the file
+    home.write_task(name, changed)
+
+
+EXCLUDES = {
+    "selection.keep_count": ["keep_fraction"],
+    "selection.keep_fraction": ["keep_count"],
+    "finetuning.num_steps": ["num_epochs"],
+    "finetuning.num_epochs": ["num_steps"],
+}
+
+
+def _run(home: Home, name: str, job: str):
+    from sot_pipeline.defs.runs import run_job
+
+    with shown_progress():
+        return run_job(home, name, job)
+
+
+def _failed(name: str, outcome: Any, as_json: bool) -> int:
+    blocked = [check for check in outcome.failed_checks if check.blocking]
+    lines = [f"{check.asset}: {check.check}: {check.description}" for check in blocked]
+    error = "\n".join(lines) or outcome.error
+    if as_json:
+        print_json({"task": name, "error": error, "checks": [vars(c) for c in outcome.checks]})
+    say(f"error: {error}")
+    return FAILED
+
+
+def _current(home: Home, name: str, asset: str):
+    from sot_pipeline.defs.store import Store
+
+    stored = Store(home.store).current(name, asset)
+    if stored is None:
+        raise InputError(f"task {name!r} has no {asset} yet")
+    return stored
+
+
+def _report_path(home: Home, name: str) -> Path:
+    return _current(home, name, "safety_report").directory / "report.html"
+
+
+def _results(home: Home, name: str, asset: str) -> list[dict[str, Any]]:
+    scores = _current(home, name, asset).table()
+    results = []
+    for (method, seed), rows in scores.group_by(["method", "seed"], maintain_order=True):
+        values = dict(zip(rows["score"], rows["value"], strict=True))
+        entry: dict[str, Any] = {"method": method, "seed": seed}
+        entry |= {short: values.get(long) for short, long in SCORE_COLUMNS.items()}
+        results.append(entry | {"seconds": rows["seconds"][0]})
+    return results
+
+
+def _print_results(results: list[dict[str, Any]]) -> None:
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    table(
+        "",
+        ["method", "seed", "HmS ↓", "HpS ↑", "accuracy ↑", "over-refusal ↓", "seconds"],
+        [
+            [r["method"], str(r["seed"]), *(number(r[key]) for key in SCORE_COLUMNS),
+             f"{r['seconds']:.0f}"]
+            for r in results
+        ],
+        note="HmS: share of harmful prompts answered harmfully. HpS: helpfulness in [0, 1].",
+    )  # fmt: skip
+
+
+def _purify_document(home: Home, name: str, outcome: Any) -> dict[str, Any]:
+    texts, weights = _current(home, name, "custom_texts"), _current(home, name, "sample_weights")
+    selected = _current(home, name, "selected_samples")
+    num_selected = selected.manifest["rows"]
+    return {
+        "task": name,
+        "run_id": outcome.run_id,
+        "num_read": texts.document["num_read"],
+        "num_rejected": _current(home, name, "rejected_rows").manifest["rows"],
+        "num_kept": num_selected,
+        "num_removed": texts.manifest["rows"] - num_selected,
+        "transport": weights.document,
+        "assets": [vars(asset) for asset in outcome.assets],
+        "checks": [vars(check) for check in outcome.checks],
+        "export": str(_current(home, name, "purified_export").directory),
+        "report": str(_report_path(home, name)),
+    }
+
+
+def _print_purified(document: Mapping[str, Any]) -> None:
+    hits = sum(asset["cache"] == "hit" for asset in document["assets"])
+    say(
+        f"kept {document['num_kept']:,} of {document['num_read']:,} rows, removed "
+        f"{document['num_removed']:,}, rejected {document['num_rejected']:,}   "
+        f"({hits} of {len(document['assets'])} assets cached, {duration(document['seconds'])})"
+    )
+    if "out" in document:
+        for path in document["out"]:
+            print(path)
+    else:
+        print(document["export"])
+        print(document["report"])
+
+
+def _print_findings(outcome: Any) -> None:
+    for check in outcome.failed_checks:
+        say(f"warning: {check.asset}: {check.check}: {check.description}")
+
+
+def _write_out(home: Home, name: str, out: Path) -> list[str]:
+    """Copy the export, the report and a manifest of it all to a folder."""
+    from sot_pipeline.defs.provenance import provenance_manifest
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file, expected a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    export = _current(home, name, "purified_export")
+    sources = [
+        *(path for path in export.directory.iterdir() if path.name != "manifest.json"),
+        _report_path(home, name),
+    ]
+    copies = []
+    for source in sorted(sources):
+        temporary = out / f".{source.name}.{os.getpid()}.tmp"
+        shutil.copyfile(source, temporary)
+        temporary.replace(out / source.name)
+        copies.append(out / source.name)
+    manifest = out / "manifest.json"
+    manifest.write_text(json.dumps(provenance_manifest(home, name, copies), indent=1))
+    return [str(path) for path in [*copies, manifest]]
+
+
+def _write_table(scores: Any, out: Path) -> None:
+    if out.suffix == ".parquet":
+        scores.write_parquet(out)
+    elif out.suffix == ".csv":
+        scores.write_csv(out)
+    else:
+        raise InputError(f"--out {out}: expected a name ending in .parquet or .csv")

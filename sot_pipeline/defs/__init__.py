@@ -1,0 +1,1 @@
+"""The Dagster side: settings, store, assets, checks, jobs. Stages know nothing of it."""

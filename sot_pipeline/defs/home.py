@@ -1,0 +1,114 @@
+"""Where a project's data live, and the task files that name its text sets.
+
+    data/
+      settings.yaml       defaults of this project (optional)
+      tasks/NAME.yaml     one fine-tuning task: its text sets and settings
+      store/              artefacts, row cache, catalogue
+      dagster_home/       history of runs
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sot_pipeline.defs.settings import (
+    Settings,
+    environment_layer,
+    file_layer,
+    read_yaml,
+    resolve_settings,
+)
+from sot_pipeline.errors import InputError
+
+TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+class EvaluationFiles(BaseModel):
+    """Prompt sets of the evaluation; a score without its set is not reported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    harmful: Path | None = Field(None, description="harmful prompts: harmfulness score")
+    over_refusal: Path | None = Field(None, description="harmless prompts that look risky")
+    task: Path | None = Field(None, description="task prompts with reference answers")
+
+
+class TaskFile(BaseModel):
+    """One fine-tuning task: its three text sets, its evaluation prompts, its settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    custom: Path
+    safe: Path
+    harmful: Path
+    custom_clean: Path | None = Field(
+        None, description="the custom set without its harmful rows, where it is known (the demo)"
+    )
+    evaluation: EvaluationFiles = EvaluationFiles()
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class Home:
+    """The folder of a project, by default `data/` where you are, or `$SOT_HOME`."""
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        self.root = Path(root or os.environ.get("SOT_HOME") or "data").resolve()
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def tasks(self) -> Path:
+        return self.root / "tasks"
+
+    @property
+    def dagster(self) -> Path:
+        return self.root / "dagster_home"
+
+    def task_names(self) -> list[str]:
+        return sorted(path.stem for path in self.tasks.glob("*.yaml"))
+
+    def task_path(self, name: str) -> Path:
+        if not TASK_NAME.fullmatch(name):
+            raise InputError(
+                f"{name!r} cannot name a task: use lower-case letters, digits, '_', '-' and '.', "
+                "at most 64, beginning with a letter or digit"
+            )
+        return self.tasks / f"{name}.yaml"
+
+    def read_task(self, name: str) -> TaskFile:
+        path = self.task_path(name)
+        if not path.exists():
+            known = ", ".join(self.task_names()) or "none yet"
+            raise InputError(
+                f"no task {name!r} in {self.tasks} (tasks: {known}). "
+                "Make one with `sot purify CUSTOM --safe F --harmful F`."
+            )
+        try:
+            return TaskFile.model_validate(read_yaml(path))
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()
+            )
+            raise InputError(f"{path}: {problems}") from None
+
+    def write_task(self, name: str, task: TaskFile) -> Path:
+        path = self.task_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = task.model_dump(mode="json", exclude_defaults=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        temporary.replace(path)
+        return path
+
+    def settings(self, name: str | None = None) -> tuple[Settings, dict[str, str]]:
+        """Settings of a task (or of the project), with the origin of each value."""
+        layers = [file_layer(self.root / "settings.yaml"), environment_layer()]
+        if name is not None:
+            layers.append((str(self.task_path(name)), self.read_task(name).settings))
+        return resolve_settings(layers)

@@ -1,0 +1,233 @@
+"""One tree of settings: a frozen block per stage, and where each value came from.
+
+A block holds what may change a number; it is part of the fingerprint of the assets that
+read it. What must not change a number (device, workers, folders) lives in `home.py`.
+
+Layers, later ones win: the defaults here, `data/settings.yaml`, environment variables
+`SOT__BLOCK__FIELD`, the task's own file in `data/tasks/`, which command-line flags write.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sot_pipeline.errors import InputError
+
+
+class Block(BaseModel):
+    """A frozen settings block; a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class TextSettings(Block):
+    format: Literal[
+        "auto", "openai", "alpaca", "sharegpt", "prompt_completion", "prompt_response"
+    ] = Field("auto", description="row format of the text sets; auto detects it per file")
+    max_row_megabytes: float = Field(8.0, gt=0, description="a longer row is rejected")
+
+
+class BaseModelSettings(Block):
+    name: str | None = Field(
+        None,
+        description="the aligned model to fine-tune: a Hugging Face id, a directory, or 'demo'",
+    )
+    revision: str | None = Field(None, description="commit of a Hugging Face model")
+
+
+class EmbeddingSettings(Block):
+    encoder: str = Field(
+        "minilm",
+        description="'minilm', a Hugging Face causal model id, a directory, "
+        "or 'base' for the task's base model",
+    )
+    revision: str | None = Field(None, description="commit of a Hugging Face model")
+    max_length: int = Field(2048, ge=8, description="tokens; longer rows are truncated")
+
+
+class TransportSettings(Block):
+    lambda_push: float = Field(0.5, ge=0, le=1, description="λ of Eq. 5; 0 = pull only")
+    epsilon: float | None = Field(
+        None, gt=0, description="regularisation in units of the cosine cost; empty: scaled"
+    )
+    epsilon_in_std: float = Field(
+        2.0, gt=0, description="when epsilon is empty: multiple of the costs' pooled std"
+    )
+    tau: float | None = Field(None, ge=0, description="strength of KL(w || uniform)")
+    target_ess: float = Field(
+        0.5, gt=0, lt=1, description="effective sample size to reach, as a share of the rows; "
+        "tau, where given, decides instead"
+    )
+    reference_relaxation: float = Field(
+        0.9, ge=0, le=1, description="0: all of a reference takes part; 1: only what matches"
+    )
+    centre: bool = Field(True, description="subtract the pooled mean before the cosine")
+    optimizer: Literal["mirror", "adam", "one_shot"] = "mirror"
+    tolerance: float = Field(1e-3, gt=0, description="stationarity residual at which to stop")
+    max_steps: int = Field(200, ge=1)
+
+
+class SelectionSettings(Block):
+    keep_fraction: float | None = Field(0.8, gt=0, le=1, description="share of rows kept")
+    keep_count: int | None = Field(None, ge=1, description="rows kept; instead of the share")
+    temperature: float = Field(1.0, gt=0, description="softens the training weights")
+    clip_low: float = Field(0.2, gt=0, description="least training weight, mean 1")
+    clip_high: float = Field(5.0, gt=0, description="largest training weight, mean 1")
+
+    @model_validator(mode="after")
+    def _one_way_to_say_how_many(self) -> "SelectionSettings":
+        if (self.keep_fraction is None) == (self.keep_count is None):
+            raise ValueError("give either keep_fraction or keep_count, and leave the other empty")
+        return self
+
+
+class FinetuningSettings(Block):
+    rank: int = Field(16, ge=1, description="LoRA rank")
+    lora_alpha: int = Field(16, ge=1)
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    learning_rate: float = Field(1e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_fraction: float = Field(0.03, ge=0, lt=1)
+    num_epochs: float | None = Field(2.0, gt=0)
+    num_steps: int | None = Field(None, ge=1, description="optimiser steps; instead of epochs")
+    batch_size: int = Field(64, ge=1, description="rows per optimiser step")
+    micro_batch_size: int = Field(8, ge=1, description="rows per forward pass")
+    max_length: int = Field(2048, ge=8, description="tokens; longer rows lose their beginning")
+    weighted: bool = Field(True, description="learn with the rows' weights, not only the cut")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_way_to_say_how_long(self) -> "FinetuningSettings":
+        if (self.num_epochs is None) == (self.num_steps is None):
+            raise ValueError("give either num_epochs or num_steps, and leave the other empty")
+        return self
+
+
+class EvaluationSettings(Block):
+    judge: Literal["keyword", "demo", "openai"] = Field(
+        "keyword", description="keyword is a floor; openai is any OpenAI-compatible endpoint"
+    )
+    judge_model: str | None = Field(None, description="the endpoint's model name")
+    judge_base_url: str | None = Field(None, description="the endpoint's address")
+    judge_api_key_env: str = Field(
+        "OPENAI_API_KEY", description="name of the variable that holds the key"
+    )
+    accuracy: Literal["exact", "last_number", "label"] = Field(
+        "exact", description="how an answer is compared with the task's reference answer"
+    )
+    max_new_tokens: int = Field(512, ge=1)
+    batch_size: int = Field(32, ge=1, description="prompts generated at once")
+    max_prompts: int | None = Field(None, ge=1, description="first prompts of each set only")
+    num_resamples: int = Field(2000, ge=100, description="bootstrap resamples")
+
+
+class ComparisonSettings(Block):
+    seeds: tuple[int, ...] = Field((0,), description="each method is trained once per seed")
+
+
+class ReportSettings(Block):
+    show_text: bool = Field(False, description="include excerpts of rows; harmful text is in them")
+    max_rows: int = Field(500, ge=1, description="rows per table")
+
+
+class Settings(Block):
+    """Every setting of a task. `Settings()` is the default for real text."""
+
+    texts: TextSettings = TextSettings()
+    base_model: BaseModelSettings = BaseModelSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    transport: TransportSettings = TransportSettings()
+    selection: SelectionSettings = SelectionSettings()
+    finetuning: FinetuningSettings = FinetuningSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    comparison: ComparisonSettings = ComparisonSettings()
+    report: ReportSettings = ReportSettings()
+
+
+Layer = tuple[str, Mapping[str, Any]]  # where it comes from, {block: {field: value}}
+
+
+def resolve_settings(layers: list[Layer]) -> tuple[Settings, dict[str, str]]:
+    """Merge layers into `Settings`, and say where each value came from.
+
+    Returns:
+        The settings, and `{"block.field": origin}` for every field.
+
+    Raises:
+        InputError: naming the layer, the field, what was found and what is allowed.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    origin = {
+        f"{block}.{field}": "default"
+        for block, info in Settings.model_fields.items()
+        for field in type(info.default).model_fields
+    }
+    for source, layer in layers:
+        for block, fields in layer.items():
+            if block not in Settings.model_fields:
+                raise InputError(_unknown(source, block, list(Settings.model_fields)))
+            if not isinstance(fields, Mapping):
+                raise InputError(f"{source}: {block} is {fields!r}, expected fields below it")
+            for field, value in fields.items():
+                known = type(Settings.model_fields[block].default).model_fields
+                if field not in known:
+                    raise InputError(_unknown(source, f"{block}.{field}", list(known)))
+                merged.setdefault(block, {})[field] = value
+                origin[f"{block}.{field}"] = source
+    try:
+        return Settings.model_validate(merged), origin
+    except ValidationError as error:
+        raise InputError(_describe(error, origin)) from None
+
+
+def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
+    """`SOT__TRANSPORT__EPSILON=0.1` as a settings layer."""
+    layer: dict[str, dict[str, Any]] = {}
+    for name, value in environ.items():
+        if name.startswith("SOT__"):
+            parts = name.lower().split("__")[1:]
+            if len(parts) != 2:
+                raise InputError(f"environment variable {name}: expected SOT__BLOCK__FIELD")
+            layer.setdefault(parts[0], {})[parts[1]] = yaml.safe_load(value)
+    return "environment", layer
+
+
+def file_layer(path: Path) -> Layer:
+    """A YAML file of settings as a layer; an absent file is an empty layer."""
+    if not path.exists():
+        return str(path), {}
+    return str(path), read_yaml(path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, expected `name: value` lines")
+    return content
+
+
+def _unknown(source: str, name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name.split(".")[-1], known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"{source}: no setting is called {name!r}; {hint}"
+
+
+def _describe(error: ValidationError, origin: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        source = origin.get(name, "settings")
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{source}: {name} = {problem['input']!r}: {message}")
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""The ground cost: one minus the cosine between two embeddings."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sot_pipeline.errors import InputError
+
+# Below this length what is left of a unit row after centring is rounding, not a direction.
+_NO_DIRECTION = 1e-5
+
+
+def pooled_mean(*sets: np.ndarray) -> np.ndarray:
+    """Mean of the unit rows of several sets of embeddings, each set counting alike.
+
+    Embeddings of a language model share a large common direction (anisotropy); costs to rows
+    centred on it spread over more of [0, 2]. Each set counts once, so that the mean does not
+    move with the sizes of the sets.
+
+    Args:
+        sets: Arrays `[n_k, d]`, any unit; they need not be normalised.
+
+    Returns:
+        `[d]` float32, to be passed to `cosine_cost` as `center`. Keep it with the fit: new rows
+        must be centred on the same point.
+    """
+    if not sets:
+        raise InputError("pooled_mean got no embeddings; pass at least one array [n, d]")
+    units = [_unit_rows(vectors, f"set {k}") for k, vectors in enumerate(sets)]
+    widths = sorted({unit.shape[1] for unit in units})
+    if len(widths) > 1:
+        raise InputError(
+            f"the sets of embeddings have {widths} dimensions: they come from different models. "
+            "Embed all of them with the same model."
+        )
+    return np.mean([unit.mean(axis=0, dtype=np.float64) for unit in units], axis=0).astype(
+        np.float32
+    )
+
+
+def cosine_cost(x: np.ndarray, y: np.ndarray, *, center: np.ndarray | None = None) -> np.ndarray:
+    """Cosine distance of every row of `x` to every row of `y`.
+
+    Args:
+        x: Embeddings `[n, d]`, any unit; normalised here.
+        y: Embeddings `[m, d]` of the same model.
+        center: Point `[d]` that is subtracted from the unit rows before the angle is taken, as
+            from `pooled_mean`. A row that lies on the centre has no direction; its cost is 1,
+            the cost of a right angle.
+
+    Returns:
+        `[n, m]` float32, `1 - cos`, dimensionless, in [0, 2].
+
+    Raises:
+        InputError: shapes that do not fit, NaN or infinite values, a row of zeros.
+    """
+    x_unit, y_unit = _unit_rows(x, "x"), _unit_rows(y, "y")
+    if x_unit.shape[1] != y_unit.shape[1]:
+        raise InputError(
+            f"x has {x_unit.shape[1]} dimensions, y has {y_unit.shape[1]}: they come from "
+            "different models. Embed both with the same model."
+        )
+    if center is None:
+        return np.asarray(_one_minus_inner_product(x_unit, y_unit))
+    center = np.asarray(center, dtype=np.float32)
+    if center.shape != (x_unit.shape[1],) or not np.isfinite(center).all():
+        raise InputError(
+            f"center has shape {center.shape}, expected ({x_unit.shape[1]},) and finite values; "
+            "take it from pooled_mean of the same embeddings"
+        )
+    return np.asarray(
+        _one_minus_inner_product(_directions_from(x_unit, center), _directions_from(y_unit, center))
+    )
+
+
+def _unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind not in "fiu":
+        raise InputError(
+            f"{name} is an array of {vectors.dtype} of shape {vectors.shape}; "
+            "expected numbers of shape [rows, dimensions], neither of them 0"
+        )
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{name}: row {np.flatnonzero(~finite)[0]} holds NaN or infinite values "
+            f"({np.count_nonzero(~finite)} such rows of {len(vectors)}); embed these rows again, "
+            "in float32 if the model ran in half precision"
+        )
+    # scaled by the largest entry first: squares of tiny or huge entries leave float32
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    if (largest == 0).any():
+        zeros = np.flatnonzero(largest == 0)
+        raise InputError(
+            f"{name}: row {zeros[0]} is all zeros ({len(zeros)} such rows of {len(vectors)}) and "
+            "has no direction; remove the row or embed it again"
+        )
+    scaled = (vectors / largest).astype(np.float32)
+    return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+
+
+def _directions_from(unit: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Unit vectors from the centre; the zero vector for a row that lies on it."""
+    moved = unit - center
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    return np.where(length > _NO_DIRECTION, moved / np.maximum(length, _NO_DIRECTION), 0)
+
+
+@partial(jax.jit)
+def _one_minus_inner_product(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    # highest precision: TF32 on recent GPUs would round the inner products to three digits
+    inner = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.clip(1 - inner, 0, 2)

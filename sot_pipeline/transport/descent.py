@@ -1,0 +1,227 @@
+"""Descent on the simplex in log-weights: mirror descent with Anderson steps, and Adam.
+
+Both minimise `E(w) + tau KL(w | uniform)`, where an `Oracle` gives the value and gradient of E.
+Nothing here knows of transport; arrays are float64 NumPy, one entry per sample.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_MEMORY = 5  # past steps that an Anderson step combines
+_SMALLEST_DAMPING = 1e-4
+_LARGEST_DAMPING = 1e3  # only where tau = 0: there a full step is no fixed point, just a unit
+
+
+class Energy(NamedTuple):
+    """E at some weights, and whatever the oracle wants to find again at the end."""
+
+    value: float
+    gradient: np.ndarray  # [n], up to a constant
+    detail: Any = None
+
+
+class Descent(NamedTuple):
+    """Where a descent ended."""
+
+    log_weights: np.ndarray  # the last point at which the energy was taken
+    energy: Energy
+    tau: float
+    residual: float
+    converged: bool
+    objective_trace: np.ndarray  # one entry per accepted step, the start first
+    residual_trace: np.ndarray
+    num_steps: int  # evaluations of the energy, rejected ones included
+
+
+Oracle = Callable[[np.ndarray], Energy]
+Progress = Callable[[int, int], None]
+
+
+def mirror_descent(
+    oracle: Oracle,
+    log_weights: np.ndarray,
+    choose_tau: Callable[[np.ndarray], float],
+    *,
+    scale: float,
+    tolerance: float,
+    max_steps: int,
+    progress: Progress | None = None,
+) -> Descent:
+    """Find log-weights that reproduce themselves: `log w = -G(w) / tau + const`.
+
+    A full step replaces the log-weights by `-G / tau`; a damped one goes part of the way, which
+    is mirror descent (with the entropy term taken implicitly). Steps are extrapolated from the
+    last few (Anderson), and taken back with more damping where they raise both the objective
+    and the residual. With `tau = 0` a full step is `-G / scale` from where it stands.
+
+    Args:
+        oracle: Energy at log-weights.
+        log_weights: Start, `[n]`, natural logs.
+        choose_tau: Strength of the entropy term for a gradient (constant, or to reach an ESS).
+        scale: Unit of the gradient, > 0, that makes residuals dimensionless.
+        tolerance: Largest residual (see `stationarity_residual`) that counts as converged.
+        max_steps: Most evaluations of the energy.
+        progress: Called as `progress(done, max_steps)`.
+    """
+    here = normalise(log_weights)
+    energy = oracle(here)
+    num_steps, damping = 1, 1.0
+    memory: list[tuple[np.ndarray, np.ndarray]] = []
+    objectives: list[float] = []
+    residuals: list[float] = []
+    while True:
+        tau = choose_tau(energy.gradient)
+        residual = stationarity_residual(here, energy.gradient, tau, scale)
+        objective = regularised(energy.value, here, tau)
+        objectives.append(objective)
+        residuals.append(residual)
+        if progress is not None:
+            progress(num_steps, max_steps)
+        if residual <= tolerance or num_steps >= max_steps:
+            break
+        step = _full_step(here, energy.gradient, tau, scale)
+        memory = [*memory[1 - _MEMORY :], (here, step)] if tau > 0 else [(here, step)]
+        accepted = False
+        while not accepted and num_steps < max_steps:
+            there = normalise(_combine(memory, damping))
+            trial = oracle(there)
+            num_steps += 1
+            rise = regularised(trial.value, there, tau) - objective
+            closer = stationarity_residual(there, trial.gradient, tau, scale) < residual
+            # float32 potentials leave noise in the value: below it the residual decides
+            accepted = rise < -1e-6 * scale or (rise < 1e-4 * scale and closer)
+            if not accepted and damping <= _SMALLEST_DAMPING:
+                break
+            if not accepted:
+                memory = memory[-1:]
+                damping = max(damping / 3, _SMALLEST_DAMPING)
+        if not accepted:
+            break
+        here, energy, damping = (
+            there,
+            trial,
+            min(1.5 * damping, 1.0 if tau > 0 else _LARGEST_DAMPING),
+        )
+    return Descent(
+        here,
+        energy,
+        tau,
+        residual,
+        residual <= tolerance,
+        np.array(objectives),
+        np.array(residuals),
+        num_steps,
+    )
+
+
+def adam(
+    oracle: Oracle,
+    log_weights: np.ndarray,
+    choose_tau: Callable[[np.ndarray], float],
+    *,
+    scale: float,
+    tolerance: float,
+    max_steps: int,
+    learning_rate: float,
+    progress: Progress | None = None,
+) -> Descent:
+    """Adam on softmax logits, the usual choice of the literature.
+
+    It moves every logit at the same speed whatever its gradient, so it ranks worse than mirror
+    descent long before it converges; it is here for fidelity.
+    """
+    here = normalise(log_weights)
+    first, second = np.zeros_like(here), np.zeros_like(here)
+    objectives, residuals = [], []
+    for step in range(1, max_steps + 1):
+        energy = oracle(here)
+        tau = choose_tau(energy.gradient)
+        objectives.append(regularised(energy.value, here, tau))
+        residuals.append(stationarity_residual(here, energy.gradient, tau, scale))
+        if progress is not None:
+            progress(step, max_steps)
+        if residuals[-1] <= tolerance or step == max_steps:
+            break
+        weights, slope = np.exp(here), energy.gradient + tau * here
+        gradient = weights * (slope - weights @ slope)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        size = np.sqrt(second / (1 - 0.999**step)) + 1e-12
+        here = normalise(here - learning_rate * first / (1 - 0.9**step) / size)
+    return Descent(
+        here,
+        energy,
+        tau,
+        residuals[-1],
+        residuals[-1] <= tolerance,
+        np.array(objectives),
+        np.array(residuals),
+        step,
+    )
+
+
+def normalise(log_weights: np.ndarray) -> np.ndarray:
+    """Shift so that the weights sum to 1."""
+    return log_weights - np.logaddexp.reduce(log_weights)
+
+
+def regularised(value: float, log_weights: np.ndarray, tau: float) -> float:
+    """`value + tau KL(w | uniform)`."""
+    return value + tau * float(np.exp(log_weights) @ (log_weights + np.log(len(log_weights))))
+
+
+def stationarity_residual(
+    log_weights: np.ndarray, gradient: np.ndarray, tau: float, scale: float
+) -> float:
+    """How far weights are from stationary, in units of `scale`; 0 at a stationary point.
+
+    With `tau > 0` the standard deviation over the samples of `G + tau log w`, every sample
+    counting alike, so that the ranking of the lightest ones is covered too. With `tau = 0` the
+    Frank-Wolfe gap `<w, G> - min G`, since weights may vanish.
+    """
+    if tau > 0:
+        return float(np.std(gradient + tau * log_weights)) / scale
+    return float(np.exp(log_weights) @ gradient - gradient.min()) / scale
+
+
+def tau_for_ess(gradient: np.ndarray, effective_sample_size: float) -> float:
+    """The `tau` at which `softmax(-gradient / tau)` has the effective sample size asked for.
+
+    The effective sample size rises with tau from 1 (or the number of ties at the minimum) to n.
+    """
+    spread = float(np.std(gradient))
+    if spread == 0:
+        return 1.0  # any tau gives uniform weights
+
+    def ess(log_tau: float) -> float:
+        log_weights = normalise(-gradient / np.exp(log_tau))
+        return float(np.exp(-np.logaddexp.reduce(2 * log_weights)))
+
+    low, high = np.log(spread) - 7.0, np.log(spread) + 12.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if ess(middle) < effective_sample_size else (low, middle)
+    return float(np.exp((low + high) / 2))
+
+
+def _full_step(
+    log_weights: np.ndarray, gradient: np.ndarray, tau: float, scale: float
+) -> np.ndarray:
+    if tau == 0:
+        return -(gradient - gradient.mean()) / scale
+    step = -gradient / tau - log_weights
+    return step - step.mean()
+
+
+def _combine(memory: list[tuple[np.ndarray, np.ndarray]], damping: float) -> np.ndarray:
+    """Anderson: the affine combination of past points whose steps cancel best, then its step."""
+    points, steps = (np.stack(column) for column in zip(*memory, strict=True))
+    if len(points) == 1:
+        return points[-1] + damping * steps[-1]
+    differences = np.diff(steps, axis=0)
+    mix = np.linalg.lstsq(differences.T, steps[-1], rcond=1e-8)[0]
+    return (
+        points[-1] + damping * steps[-1] - mix @ (np.diff(points, axis=0) + damping * differences)
+    )
