@@ -2,7 +2,7 @@
 
 Reading map, in pipeline order (stage | assets | pure functions):
 
-texts      | defs/assets/texts.py      | texts/reader.py, texts/writer.py
+texts      | defs/assets/texts.py      | texts/read.py, texts/kept_rows.py
 embedding  | defs/assets/embeddings.py | embedding.py
 transport  | defs/assets/transport.py  | transport/cost.py, sinkhorn.py, push_pull.py
 selection  | defs/assets/purified.py   | selection.py, explanations.py

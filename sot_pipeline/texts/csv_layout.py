@@ -79,7 +79,7 @@ def _records(data: bytearray, start: int, delimiter: bytes, path: Path) -> Itera
         cells, position, problem = _split(data, start, delimiter, unquoted, path, line)
         end = _LINE_END.match(data, position)
         stop = end.end() if end else position
-        if problem or cells != [b""]:  # a blank line is no record
+        if position > start:  # a blank line is no record
             yield Record(line, start, stop, None if problem else tuple(cells), problem)
         line += _num_line_ends(data, start, stop)
         start = stop

@@ -76,6 +76,38 @@ def cosine_cost(x: np.ndarray, y: np.ndarray, *, center: np.ndarray | None = Non
     )
 
 
+def pooled_std(pull_cost: np.ndarray, push_cost: np.ndarray) -> float:
+    """Root mean variance of the two costs; 1 where neither varies, so that it can divide."""
+    variances = [float(np.var(cost, dtype=np.float64)) for cost in (pull_cost, push_cost)]
+    std = float(np.sqrt(np.mean(variances)))
+    return std if std > 1e-6 else 1.0
+
+
+def checked_costs(pull_cost: np.ndarray, push_cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two costs as floating-point arrays of the same number of rows, or an InputError."""
+    costs = []
+    for name, values in (("pull_cost", pull_cost), ("push_cost", push_cost)):
+        cost = np.asarray(values)
+        if cost.ndim != 2 or 0 in cost.shape or cost.dtype.kind not in "fiu":
+            raise InputError(
+                f"{name} is an array of {cost.dtype} of shape {cost.shape}; expected numbers of "
+                "shape [custom rows, reference rows], neither of them 0"
+            )
+        if not np.isfinite(cost).all() or cost.min() < 0:
+            row = np.flatnonzero(~(np.isfinite(cost) & (cost >= 0)).all(axis=1))[0]
+            raise InputError(
+                f"{name}: row {row} holds a NaN, infinite or negative cost; expected finite "
+                "costs >= 0, as cosine_cost gives. Compute the costs again."
+            )
+        costs.append(cost if cost.dtype in (np.float32, np.float64) else cost.astype(np.float32))
+    if len(costs[0]) != len(costs[1]):
+        raise InputError(
+            f"pull_cost has {len(costs[0])} rows, push_cost {len(costs[1])}: both need one row "
+            "per custom sample, in the same order"
+        )
+    return costs[0], costs[1]
+
+
 def _unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind not in "fiu":

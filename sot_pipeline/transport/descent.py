@@ -68,52 +68,28 @@ def mirror_descent(
     here = normalise(log_weights)
     energy = oracle(here)
     num_steps, damping = 1, 1.0
-    memory: list[tuple[np.ndarray, np.ndarray]] = []
-    objectives: list[float] = []
-    residuals: list[float] = []
+    memory: list[_Step] = []
+    trace: list[_Judgement] = []
     while True:
         tau = choose_tau(energy.gradient)
-        residual = stationarity_residual(here, energy.gradient, tau, scale)
-        objective = regularised(energy.value, here, tau)
-        objectives.append(objective)
-        residuals.append(residual)
+        at = _judge(here, energy, tau, scale)
+        trace.append(at)
         if progress is not None:
             progress(num_steps, max_steps)
-        if residual <= tolerance or num_steps >= max_steps:
+        if at.residual <= tolerance or num_steps >= max_steps or damping < _SMALLEST_DAMPING:
             break
-        step = _full_step(here, energy.gradient, tau, scale)
-        memory = [*memory[1 - _MEMORY :], (here, step)] if tau > 0 else [(here, step)]
-        accepted = False
-        while not accepted and num_steps < max_steps:
+        step = _Step(here, _full_step(here, energy.gradient, tau, scale))
+        memory = [*memory[1 - _MEMORY :], step] if tau > 0 else [step]
+        while num_steps < max_steps and damping >= _SMALLEST_DAMPING:
             there = normalise(_combine(memory, damping))
             trial = oracle(there)
             num_steps += 1
-            rise = regularised(trial.value, there, tau) - objective
-            closer = stationarity_residual(there, trial.gradient, tau, scale) < residual
-            # float32 potentials leave noise in the value: below it the residual decides
-            accepted = rise < -1e-6 * scale or (rise < 1e-4 * scale and closer)
-            if not accepted and damping <= _SMALLEST_DAMPING:
+            if _better(_judge(there, trial, tau, scale), at, scale):
+                here, energy = there, trial
+                damping = min(1.5 * damping, 1.0 if tau > 0 else _LARGEST_DAMPING)
                 break
-            if not accepted:
-                memory = memory[-1:]
-                damping = max(damping / 3, _SMALLEST_DAMPING)
-        if not accepted:
-            break
-        here, energy, damping = (
-            there,
-            trial,
-            min(1.5 * damping, 1.0 if tau > 0 else _LARGEST_DAMPING),
-        )
-    return Descent(
-        here,
-        energy,
-        tau,
-        residual,
-        residual <= tolerance,
-        np.array(objectives),
-        np.array(residuals),
-        num_steps,
-    )
+            memory, damping = [step], damping / 3
+    return _descent(here, energy, tau, trace, tolerance, num_steps)
 
 
 def adam(
@@ -134,42 +110,27 @@ def adam(
     """
     here = normalise(log_weights)
     first, second = np.zeros_like(here), np.zeros_like(here)
-    objectives, residuals = [], []
-    for step in range(1, max_steps + 1):
+    trace: list[_Judgement] = []
+    while True:
         energy = oracle(here)
         tau = choose_tau(energy.gradient)
-        objectives.append(regularised(energy.value, here, tau))
-        residuals.append(stationarity_residual(here, energy.gradient, tau, scale))
+        trace.append(_judge(here, energy, tau, scale))
+        step = len(trace)
         if progress is not None:
             progress(step, max_steps)
-        if residuals[-1] <= tolerance or step == max_steps:
-            break
+        if trace[-1].residual <= tolerance or step >= max_steps:
+            return _descent(here, energy, tau, trace, tolerance, step)
         weights, slope = np.exp(here), energy.gradient + tau * here
         gradient = weights * (slope - weights @ slope)
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         size = np.sqrt(second / (1 - 0.999**step)) + 1e-12
         here = normalise(here - learning_rate * first / (1 - 0.9**step) / size)
-    return Descent(
-        here,
-        energy,
-        tau,
-        residuals[-1],
-        residuals[-1] <= tolerance,
-        np.array(objectives),
-        np.array(residuals),
-        step,
-    )
 
 
 def normalise(log_weights: np.ndarray) -> np.ndarray:
     """Shift so that the weights sum to 1."""
     return log_weights - np.logaddexp.reduce(log_weights)
-
-
-def regularised(value: float, log_weights: np.ndarray, tau: float) -> float:
-    """`value + tau KL(w | uniform)`."""
-    return value + tau * float(np.exp(log_weights) @ (log_weights + np.log(len(log_weights))))
 
 
 def stationarity_residual(
@@ -193,7 +154,7 @@ def tau_for_ess(gradient: np.ndarray, effective_sample_size: float) -> float:
     """
     spread = float(np.std(gradient))
     if spread == 0:
-        return 1.0  # any tau gives uniform weights
+        return 0.0  # nothing to tell samples apart by: no tau spreads the weights
 
     def ess(log_tau: float) -> float:
         log_weights = normalise(-gradient / np.exp(log_tau))
@@ -206,6 +167,31 @@ def tau_for_ess(gradient: np.ndarray, effective_sample_size: float) -> float:
     return float(np.exp((low + high) / 2))
 
 
+class _Judgement(NamedTuple):
+    objective: float
+    residual: float
+
+
+class _Step(NamedTuple):
+    start: np.ndarray
+    step: np.ndarray
+
+
+def _judge(log_weights: np.ndarray, energy: Energy, tau: float, scale: float) -> _Judgement:
+    weights = np.exp(log_weights)
+    divergence = float(weights @ (log_weights + np.log(len(weights))))  # KL(w | uniform)
+    return _Judgement(
+        energy.value + tau * divergence,
+        stationarity_residual(log_weights, energy.gradient, tau, scale),
+    )
+
+
+def _better(there: _Judgement, here: _Judgement, scale: float) -> bool:
+    """Less objective; where float32 potentials leave only noise in it, less residual."""
+    rise = (there.objective - here.objective) / scale
+    return rise < -1e-6 or (rise < 1e-4 and there.residual < here.residual)
+
+
 def _full_step(
     log_weights: np.ndarray, gradient: np.ndarray, tau: float, scale: float
 ) -> np.ndarray:
@@ -215,13 +201,34 @@ def _full_step(
     return step - step.mean()
 
 
-def _combine(memory: list[tuple[np.ndarray, np.ndarray]], damping: float) -> np.ndarray:
+def _combine(memory: list[_Step], damping: float) -> np.ndarray:
     """Anderson: the affine combination of past points whose steps cancel best, then its step."""
-    points, steps = (np.stack(column) for column in zip(*memory, strict=True))
-    if len(points) == 1:
-        return points[-1] + damping * steps[-1]
-    differences = np.diff(steps, axis=0)
-    mix = np.linalg.lstsq(differences.T, steps[-1], rcond=1e-8)[0]
-    return (
-        points[-1] + damping * steps[-1] - mix @ (np.diff(points, axis=0) + damping * differences)
+    starts = np.stack([step.start for step in memory])
+    steps = np.stack([step.step for step in memory])
+    there = starts[-1] + damping * steps[-1]
+    if len(memory) > 1:
+        turns = np.diff(steps, axis=0)
+        mix = np.linalg.lstsq(turns.T, steps[-1], rcond=1e-8)[0]
+        there = there - mix @ (np.diff(starts, axis=0) + damping * turns)
+    return there
+
+
+def _descent(
+    log_weights: np.ndarray,
+    energy: Energy,
+    tau: float,
+    trace: list[_Judgement],
+    tolerance: float,
+    num_steps: int,
+) -> Descent:
+    residual = trace[-1].residual
+    return Descent(
+        log_weights=log_weights,
+        energy=energy,
+        tau=tau,
+        residual=residual,
+        converged=residual <= tolerance,
+        objective_trace=np.array([judgement.objective for judgement in trace]),
+        residual_trace=np.array([judgement.residual for judgement in trace]),
+        num_steps=num_steps,
     )

@@ -1,7 +1,7 @@
 """Entropic optimal transport: value, dual potentials and how far they are from converged."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -68,22 +68,21 @@ def entropic_ot(
     else:
         # With relaxed columns ott-jax measures the entropy of P against counting measure, which
         # is KL(P | a b^T) only for uniform b: moving epsilon log(b) into the cost mends that.
-        log_b = jnp.zeros_like(b) if tau_b == 1.0 else epsilon * jnp.log(b)
-        geometry = Geometry(
-            cost_matrix=cost - log_b[None, :] if tau_b < 1.0 else cost, epsilon=epsilon
-        )
-        problem = LinearProblem(geometry, a=a, b=b, tau_b=tau_b)
+        moved = jnp.zeros_like(b) if tau_b == 1.0 else epsilon * jnp.log(b)
+        moved_cost = cost if tau_b == 1.0 else cost - moved[None, :]
+        f_start, g_start = (jnp.zeros_like(a), moved) if init is None else init
         solver = Sinkhorn(
-            threshold=threshold,  # pyright: ignore[reportArgumentType]
+            threshold=cast(float, threshold),
             inner_iterations=inner_iterations,
             max_iterations=max_iterations,
         )
-        start = (
-            (jnp.zeros_like(a), jnp.zeros_like(b)) if init is None else (init[0], init[1] - log_b)
+        out = solver(
+            LinearProblem(Geometry(moved_cost, epsilon=cast(float, epsilon)), a, b, tau_b=tau_b),
+            init=(f_start, g_start - moved),
         )
-        out = solver(problem, init=start)
-        g, converged, num_iterations = out.g + log_b, out.converged, out.n_iters
-        error = out.errors[num_iterations // inner_iterations - 1]
+        g, errors = out.g + moved, jnp.asarray(out.errors)
+        converged, num_iterations = jnp.asarray(out.converged), jnp.asarray(out.n_iters)
+        error = errors[num_iterations // inner_iterations - 1]
 
     g = jax.lax.stop_gradient(g)
     gradient = jax.lax.stop_gradient(soft_c_transform(cost, g, epsilon))

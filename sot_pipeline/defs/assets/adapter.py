@@ -153,7 +153,7 @@ def _evaluate(
     """Scores and answers of one model: the base, or the base with an adapter."""
     from sot_pipeline.evaluation.run import evaluate_model
     from sot_pipeline.language_model import load_language_model
-    from sot_pipeline.texts.reader import read_texts
+    from sot_pipeline.texts.read import read_texts
 
     path, revision = base_model_path(base_model)
     files = stage.files.evaluation.model_dump()
@@ -295,7 +295,7 @@ def _selections(stage: Stage, custom: pl.DataFrame, selected: pl.DataFrame):
         "sot": lambda seed: (selected, learned),
     }
     if stage.files.custom_clean is not None:
-        from sot_pipeline.texts.reader import read_texts
+        from sot_pipeline.texts.read import read_texts
 
         clean = read_texts(stage.files.custom_clean).rows
         selections = {"sft_clean": lambda seed: (clean, np.ones(clean.height)), **selections}

@@ -105,7 +105,7 @@ def purified_export(
     """Files to take away: kept rows in the input's own format, the ledger, the rejected rows."""
     from pathlib import Path
 
-    from sot_pipeline.texts.writer import write_kept_rows
+    from sot_pipeline.texts.kept_rows import write_kept_rows
 
     source = Path(custom_texts.document["path"])
     suffix = "".join(source.suffixes[-2:]) if source.suffix in {".gz", ".zst"} else source.suffix

@@ -45,7 +45,7 @@ def _sources(files: TaskFile, settings: Settings) -> Mapping[str, Any]:
 
 
 def _read(stage: Stage, path: Path) -> Artifact:
-    from sot_pipeline.texts.reader import read_texts
+    from sot_pipeline.texts.read import read_texts
 
     texts = stage.settings.texts
     text_set = read_texts(

@@ -1,0 +1,1 @@
+"""Ask a model, judge its answers, score the verdicts."""

@@ -1,0 +1,255 @@
+"""The command line's contract: stdout, exit codes, files, errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from sot_pipeline_tests.small_project import write_small_project
+
+SOT = str(Path(sys.executable).with_name("sot"))
+
+
+def sot(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SOT, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def sot_json(*arguments: str | Path, cwd: Path, code: int = 0) -> dict:
+    result = sot(*arguments, "--json", cwd=cwd)
+    assert result.returncode == code, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> tuple[Path, dict[str, Path]]:
+    """A folder in which the small project was purified once."""
+    folder = tmp_path_factory.mktemp("project")
+    return folder, write_small_project(folder / "texts")
+
+
+def purify_arguments(files: dict[str, Path]) -> list[str | Path]:
+    return [
+        "purify", files["custom"], "--safe", files["safe"], "--harmful", files["harmful"],
+        "--embedder", files["model"], "--task", "small",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def purified(project) -> dict:
+    folder, files = project
+    result = sot(*purify_arguments(files), "--out", "out", "--json", cwd=folder)
+    assert result.returncode in (0, 3), result.stderr
+    return json.loads(result.stdout)
+
+
+def test_help_lists_the_commands(tmp_path):
+    result = sot("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for command in ("demo", "purify", "finetune", "evaluate", "score", "status", "doctor",
+                    "config", "ui"):  # fmt: skip
+        assert command in result.stdout
+
+
+def test_nothing_heavy_is_imported_before_a_command_needs_it():
+    code = (
+        "import sys; import sot_pipeline.cli.app, sot_pipeline.cli.commands; "
+        "print(*{'torch', 'jax', 'dagster', 'transformers', 'polars', 'duckdb', 'sklearn', "
+        "'matplotlib'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "", result.stderr
+
+
+def test_the_counts_of_a_purification_add_up(purified):
+    assert purified["num_read"] == 60
+    assert purified["num_kept"] == 48
+    assert purified["num_kept"] + purified["num_removed"] + purified["num_rejected"] == 60
+    assert purified["transport"]["converged"]
+
+
+def test_the_harmful_rows_are_removed(project, purified):
+    folder, _ = project
+    ledger = pl.read_parquet(folder / "out" / "ledger.parquet")
+    harmful = ledger.filter(pl.col("source_id").str.starts_with("h"))
+    assert harmful.height == 6
+    assert not harmful["kept"].any()
+
+
+def test_kept_rows_are_the_input_byte_for_byte(project, purified):
+    folder, files = project
+    lines = files["custom"].read_bytes().splitlines(keepends=True)
+    ledger = pl.read_parquet(folder / "out" / "ledger.parquet")
+    kept = [lines[line - 1] for line in ledger.filter("kept")["line"]]
+    assert (folder / "out" / "purified.jsonl").read_bytes() == b"".join(kept)
+
+
+def test_the_ledger_has_one_line_per_row_with_its_reason(project, purified):
+    folder, _ = project
+    ledger = pl.read_parquet(folder / "out" / "ledger.parquet")
+    assert ledger.columns[:13] == [
+        "sample_id", "source_id", "line", "kept", "rank", "log_weight", "sample_weight", "pull",
+        "push", "reason", "nearest_safe", "safe_similarity", "nearest_harmful",
+    ]  # fmt: skip
+    assert ledger.height == 60
+    assert sorted(ledger["rank"]) == list(range(1, 61))
+    assert ledger["reason"].null_count() == 0
+    assert ledger.filter(~pl.col("kept"))["sample_weight"].sum() == 0
+    assert ledger.filter("kept")["sample_weight"].mean() == pytest.approx(1)
+    # the rank is the order of the log-weights, and the cut takes the lowest
+    ordered = ledger.sort("rank")
+    assert ordered["log_weight"].is_sorted(descending=True)
+    assert ordered["kept"].to_list() == [True] * 48 + [False] * 12
+
+
+def test_the_manifest_holds_the_hash_of_every_file(project, purified):
+    import hashlib
+
+    folder, files = project
+    manifest = json.loads((folder / "out" / "manifest.json").read_text())
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((folder / "out" / name).read_bytes()).hexdigest() == digest
+    assert set(manifest["files"]) == {
+        "purified.jsonl", "ledger.parquet", "rejected.jsonl", "report.html",
+    }  # fmt: skip
+    custom = hashlib.sha256(files["custom"].read_bytes()).hexdigest()
+    assert manifest["sources"]["custom"]["sha256"] == custom
+
+
+def test_a_second_identical_run_computes_nothing(project, purified):
+    folder, files = project
+    again = sot(*purify_arguments(files), "--json", cwd=folder)
+    assert {asset["cache"] for asset in json.loads(again.stdout)["assets"]} == {"hit"}
+
+
+def test_changing_keep_redoes_the_cut_and_what_follows_it(project, purified):
+    folder, files = project
+    result = sot(*purify_arguments(files), "--keep", "0.5", "--json", cwd=folder)
+    document = json.loads(result.stdout)
+    assert document["num_kept"] == 30
+    computed = {asset["asset"] for asset in document["assets"] if asset["cache"] == "miss"}
+    assert computed == {
+        "selected_samples", "removed_samples", "explanations", "purified_export", "safety_report",
+    }  # fmt: skip
+    # and back again: the earlier cut is still in the store
+    back = json.loads(sot(*purify_arguments(files), "--json", cwd=folder).stdout)
+    assert {asset["cache"] for asset in back["assets"]} == {"hit"}
+
+
+def test_the_catalogue_shows_every_table_by_its_asset_name(project, purified):
+    folder, _ = project
+    path = folder / "data" / "store" / "pipeline.duckdb"
+    with duckdb.connect(str(path), read_only=True) as connection:
+        names = {name for (name,) in connection.sql("show tables").fetchall()}
+        assert names >= {"custom_texts", "safe_texts", "harmful_texts", "rejected_rows",
+                         "sample_weights", "selected_samples", "removed_samples", "explanations"}  # fmt: skip
+        count = connection.sql("select count(*) from selected_samples where task = 'small'")
+        assert count.fetchall() == [(48,)]
+
+
+def test_new_rows_are_scored_without_a_solve(project, purified):
+    folder, files = project
+    scored = sot_json("score", files["custom"], "--task", "small", cwd=folder)
+    ledger = pl.read_parquet(folder / "out" / "ledger.parquet")
+    rows = pl.DataFrame(scored["rows"])
+    # the task's own rows get their own log-weights back
+    assert (rows["log_weight"] - ledger["log_weight"]).abs().max() < 1e-3
+    assert scored["num_below_the_cut"] == 12
+
+
+def test_finetune_and_evaluate_give_an_adapter_and_scores(project, purified):
+    folder, files = project
+    tuned = sot(
+        "finetune", "small", "--base-model", files["model"], "--epochs", "2", "--out", "adapter",
+        "--set", "finetuning.batch_size=16", "--json", cwd=folder,
+    )  # fmt: skip
+    assert tuned.returncode in (0, 3), tuned.stderr
+    assert json.loads(tuned.stdout)["num_steps"] == 6
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    measured = sot(
+        "evaluate", "small", "--harmful", files["eval_harmful"], "--task-prompts",
+        files["eval_task"], "--set", "evaluation.max_new_tokens=5", "--json", cwd=folder,
+    )  # fmt: skip
+    assert measured.returncode in (0, 3), measured.stderr
+    results = json.loads(measured.stdout)["results"]
+    assert [entry["method"] for entry in results] == ["base", "sot"]
+    assert all(0 <= entry["hms"] <= 1 for entry in results)
+    assert all(entry["over_refusal"] is None for entry in results), "no such prompts were given"
+
+
+def test_status_and_config_speak_json(project, purified):
+    folder, _ = project
+    status = sot_json("status", cwd=folder)
+    assert status["tasks"]["small"]["sample_weights"]["rows"] == 60
+    config = sot_json("config", "--task", "small", cwd=folder)
+    assert config["settings"]["selection"]["keep_fraction"] == 0.8
+    assert config["origin"]["embedding.encoder"].endswith("small.yaml")
+    assert json.loads(sot("config", "--schema", cwd=folder).stdout)["title"] == "Settings"
+
+
+def test_doctor_finds_damage(project, purified):
+    folder, _ = project
+    assert sot_json("doctor", cwd=folder)["findings"]
+    damaged = next((folder / "data" / "store" / "pull_cost").glob("*/array.npy"))
+    content = damaged.read_bytes()
+    try:
+        damaged.write_bytes(content[:-4] + b"\0\0\0\1")
+        findings = sot_json("doctor", cwd=folder, code=1)["findings"]
+        assert any("content differs" in finding["found"] for finding in findings)
+    finally:
+        damaged.write_bytes(content)
+
+
+def test_rejected_rows_are_a_finding_and_listed(project, tmp_path):
+    _, files = project
+    broken = tmp_path / "broken.jsonl"
+    lines = files["custom"].read_text().splitlines()
+    lines[4] = '{"prompt": "no answer"}'
+    lines[7] = "{not json"
+    broken.write_text("\n".join(lines) + "\n")
+    arguments = purify_arguments({**files, "custom": broken})
+    document = sot_json(*arguments, "--out", "out", cwd=tmp_path, code=3)
+    assert document["num_rejected"] == 2
+    assert document["num_kept"] + document["num_removed"] == 58
+    rejected = [
+        json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    ]
+    assert [row["line"] for row in rejected] == [5, 8]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["purify", "nowhere.jsonl", "--safe", "s", "--harmful", "h"], "no such file"),
+        (["purify", "x.jsonl"], "--safe and --harmful missing"),
+        (["purify"], "give a file of rows"),
+        (["purify", "--task", "nobody"], "no task 'nobody'"),
+        (["score", "x.jsonl", "--task", "nobody"], "no task 'nobody'"),
+        (["finetune", "nobody"], "no task 'nobody'"),
+        (["config", "--task", "../etc"], "cannot name a task"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_no_traceback(tmp_path, arguments, message):
+    result = sot(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path):
+    assert sot("purify", "--no-such-flag", cwd=tmp_path).returncode == 2
+    assert sot("nonsense", cwd=tmp_path).returncode == 2
+
+
+def test_a_wrong_setting_never_reaches_the_task_file(project, tmp_path):
+    _, files = project
+    result = sot(*purify_arguments(files), "--keep", "1.5", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "selection.keep_fraction = 1.5" in result.stderr
+    assert not (tmp_path / "data" / "tasks" / "small.yaml").exists()

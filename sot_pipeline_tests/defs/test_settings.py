@@ -1,0 +1,106 @@
+"""Settings: layers, origins, and errors that say what to do."""
+
+import pytest
+
+from sot_pipeline.defs.home import Home, TaskFile
+from sot_pipeline.defs.settings import Settings, environment_layer, resolve_settings
+from sot_pipeline.errors import InputError
+
+
+def test_without_layers_every_value_is_the_default():
+    settings, origin = resolve_settings([])
+    assert settings == Settings()
+    assert set(origin.values()) == {"default"}
+
+
+def test_later_layers_win_and_are_named_as_the_origin():
+    layers = [
+        ("file", {"transport": {"lambda_push": 0.2, "tolerance": 0.01}}),
+        ("flags", {"transport": {"lambda_push": 0.7}}),
+    ]
+    settings, origin = resolve_settings(layers)
+    assert settings.transport.lambda_push == 0.7
+    assert settings.transport.tolerance == 0.01
+    assert origin["transport.lambda_push"] == "flags"
+    assert origin["transport.tolerance"] == "file"
+    assert origin["transport.epsilon"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"transprot": {}}, "did you mean 'transport'"),
+        ({"transport": {"lamda_push": 0.5}}, "did you mean 'lambda_push'"),
+        ({"transport": {"lambda_push": 2}}, "task.yaml: transport.lambda_push = 2"),
+        ({"transport": 3}, "expected fields"),
+        ({"selection": {"keep_count": 5}}, "either keep_fraction or keep_count"),
+        ({"selection": {"keep_fraction": None}}, "either keep_fraction or keep_count"),
+        ({"finetuning": {"num_steps": 5}}, "either num_epochs or num_steps"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_origin_and_a_hint(layer, message):
+    with pytest.raises(InputError, match=message):
+        resolve_settings([("task.yaml", layer)])
+
+
+def test_environment_variables_are_a_layer():
+    environ = {"SOT__TRANSPORT__EPSILON": "0.25", "SOT_HOME": "/elsewhere", "PATH": "/bin"}
+    assert environment_layer(environ)[1] == {"transport": {"epsilon": 0.25}}
+    with pytest.raises(InputError, match="SOT__BLOCK__FIELD"):
+        environment_layer({"SOT__EPSILON": "1"})
+
+
+def test_a_task_file_round_trips(tmp_path):
+    home = Home(tmp_path)
+    task = TaskFile(
+        custom=tmp_path / "custom.jsonl",
+        safe=tmp_path / "safe.jsonl",
+        harmful=tmp_path / "harmful.jsonl",
+        settings={"selection": {"keep_fraction": 0.5}},
+    )
+    home.write_task("mine", task)
+    assert home.read_task("mine") == task
+    assert home.task_names() == ["mine"]
+    settings, origin = home.settings("mine")
+    assert settings.selection.keep_fraction == 0.5
+    assert origin["selection.keep_fraction"].endswith("mine.yaml")
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", "Capital", ".hidden", "x" * 65, "a b"])
+def test_a_task_name_never_becomes_a_path(tmp_path, name):
+    with pytest.raises(InputError, match="cannot name a task"):
+        Home(tmp_path).task_path(name)
+
+
+def test_an_unknown_task_names_the_known_ones(tmp_path):
+    home = Home(tmp_path)
+    home.tasks.mkdir()
+    (home.tasks / "alpaca.yaml").write_text("custom: a\nsafe: b\nharmful: c\n")
+    with pytest.raises(InputError, match="tasks: alpaca"):
+        home.read_task("alpacca")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("custom: [", "not readable as YAML"),
+        ("- a list", "holds a list"),
+        ("custom: a\nsafe: b\n", "harmful"),
+        ("custom: a\nsafe: b\nharmful: c\nextra: d\n", "extra"),
+    ],
+)
+def test_a_broken_task_file_is_named(tmp_path, text, message):
+    home = Home(tmp_path)
+    home.tasks.mkdir()
+    (home.tasks / "broken.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        home.read_task("broken")
+
+
+def test_home_is_the_environment_variable_or_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SOT_HOME", raising=False)
+    assert Home().root == tmp_path / "data"
+    monkeypatch.setenv("SOT_HOME", str(tmp_path / "elsewhere"))
+    assert Home().root == tmp_path / "elsewhere"
+    assert Home(tmp_path / "given").root == tmp_path / "given"
