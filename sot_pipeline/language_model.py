@@ -52,6 +52,11 @@ _CONFIG_FILES = (
     "adapter_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "special_tokens_map.json",
     "chat_template.jinja",
 )
 

@@ -32,7 +32,7 @@ def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.Data
     Raises:
         InputError: the task has no solved weights, or the file cannot be read.
     """
-    from sot_pipeline.embedding import embed
+    from sot_pipeline.embedding.embed import embed
     from sot_pipeline.selection import nearest_reference
     from sot_pipeline.texts.read import read_texts
     from sot_pipeline.transport.cost import cosine_cost

@@ -76,7 +76,23 @@ def _records(data: bytearray, start: int, delimiter: bytes, path: Path) -> Itera
     unquoted = re.compile(rb"[^\r\n" + re.escape(delimiter) + rb"]*+")
     line = 1
     while start < len(data):
-        cells, position, problem = _split(data, start, delimiter, unquoted, path, line)
+        cells: list[bytes] = []
+        position = start
+        while True:
+            quoted = data[position : position + 1] == b'"'
+            field = (_QUOTED if quoted else unquoted).match(data, position)
+            if field is None:
+                raise _never_closes(path, line + _num_line_ends(data, start, position))
+            cells.append(bytes(field[1]).replace(b'""', b'"') if quoted else bytes(field[0]))
+            position = field.end()
+            if data[position : position + 1] != delimiter:
+                break
+            position += 1
+        problem = None
+        if data[position : position + 1] not in (b"", b"\r", b"\n"):
+            problem = _bad_quote(line, line + _num_line_ends(data, start, position))
+            next_end = _LINE_END.search(data, position)
+            position = next_end.start() if next_end else len(data)
         end = _LINE_END.match(data, position)
         stop = end.end() if end else position
         if position > start:  # a blank line is no record
@@ -85,38 +101,19 @@ def _records(data: bytearray, start: int, delimiter: bytes, path: Path) -> Itera
         start = stop
 
 
-def _split(data, start, delimiter, unquoted, path, line):
-    """The cells of the record at `start`, where it ends, and what is wrong with it."""
-    cells: list[bytes] = []
-    position = start
-    while True:
-        if data[position : position + 1] == b'"':
-            field = _QUOTED.match(data, position)
-            if field is None:
-                opened = line + _num_line_ends(data, start, position)
-                raise InputError(
-                    f"{path}:{opened}: a quoted field opens here and never closes, so no later row "
-                    "can be told apart. Close the quote, or double a quote that is text."
-                )
-            cells.append(field[1].replace(b'""', b'"'))
-        else:
-            field = unquoted.match(data, position)
-            cells.append(bytes(field[0]))
-        position = field.end()
-        after = data[position : position + 1]
-        if after == delimiter:
-            position += 1
-        elif after in (b"", b"\r", b"\n"):
-            return cells, position, None
-        else:
-            next_end = _LINE_END.search(data, position)
-            last = line + _num_line_ends(data, start, position)
-            problem = RowRejected(
-                "bad_quote",
-                f"text follows a closing quote (record of lines {line} to {last}); expected a "
-                "delimiter. Double every quote that is part of the text.",
-            )
-            return cells, next_end.start() if next_end else len(data), problem
+def _never_closes(path: Path, line: int) -> InputError:
+    return InputError(
+        f"{path}:{line}: a quoted field opens here and never closes, so no later row can be told "
+        "apart. Close the quote, or double a quote that is text."
+    )
+
+
+def _bad_quote(first: int, last: int) -> RowRejected:
+    return RowRejected(
+        "bad_quote",
+        f"text follows a closing quote (record of lines {first} to {last}); expected a delimiter. "
+        "Double every quote that is part of the text.",
+    )
 
 
 def _num_line_ends(data: bytearray, start: int, stop: int) -> int:

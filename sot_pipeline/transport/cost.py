@@ -1,11 +1,6 @@
 """The ground cost: one minus the cosine between two embeddings."""
 
-from functools import partial
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from sot_pipeline.errors import InputError
 
@@ -64,15 +59,15 @@ def cosine_cost(x: np.ndarray, y: np.ndarray, *, center: np.ndarray | None = Non
             "different models. Embed both with the same model."
         )
     if center is None:
-        return np.asarray(_one_minus_inner_product(x_unit, y_unit))
+        return _one_minus_inner_product(x_unit, y_unit)
     center = np.asarray(center, dtype=np.float32)
     if center.shape != (x_unit.shape[1],) or not np.isfinite(center).all():
         raise InputError(
             f"center has shape {center.shape}, expected ({x_unit.shape[1]},) and finite values; "
             "take it from pooled_mean of the same embeddings"
         )
-    return np.asarray(
-        _one_minus_inner_product(_directions_from(x_unit, center), _directions_from(y_unit, center))
+    return _one_minus_inner_product(
+        _directions_from(x_unit, center), _directions_from(y_unit, center)
     )
 
 
@@ -99,13 +94,14 @@ def checked_costs(pull_cost: np.ndarray, push_cost: np.ndarray) -> tuple[np.ndar
                 f"{name}: row {row} holds a NaN, infinite or negative cost; expected finite "
                 "costs >= 0, as cosine_cost gives. Compute the costs again."
             )
-        costs.append(cost if cost.dtype in (np.float32, np.float64) else cost.astype(np.float32))
+        costs.append(cost)
     if len(costs[0]) != len(costs[1]):
         raise InputError(
             f"pull_cost has {len(costs[0])} rows, push_cost {len(costs[1])}: both need one row "
             "per custom sample, in the same order"
         )
-    return costs[0], costs[1]
+    dtype = np.result_type(np.float32, *costs)
+    return costs[0].astype(dtype, copy=False), costs[1].astype(dtype, copy=False)
 
 
 def _unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
@@ -141,8 +137,7 @@ def _directions_from(unit: np.ndarray, center: np.ndarray) -> np.ndarray:
     return np.where(length > _NO_DIRECTION, moved / np.maximum(length, _NO_DIRECTION), 0)
 
 
-@partial(jax.jit)
-def _one_minus_inner_product(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    # highest precision: TF32 on recent GPUs would round the inner products to three digits
-    inner = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.clip(1 - inner, 0, 2)
+def _one_minus_inner_product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    cost = x @ y.T
+    np.subtract(1, cost, out=cost)
+    return np.clip(cost, 0, 2, out=cost)  # rounding leaves parallel rows a little below 0

@@ -47,6 +47,7 @@ def mirror_descent(
     scale: float,
     tolerance: float,
     max_steps: int,
+    sharpen: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> Descent:
     """Find log-weights that reproduce themselves: `log w = -G(w) / tau + const`.
@@ -63,6 +64,8 @@ def mirror_descent(
         scale: Unit of the gradient, > 0, that makes residuals dimensionless.
         tolerance: Largest residual (see `stationarity_residual`) that counts as converged.
         max_steps: Most evaluations of the energy.
+        sharpen: Asked where no step leads down; makes the oracle more exact and says whether it
+            could. Where it cannot, the descent ends there.
         progress: Called as `progress(done, max_steps)`.
     """
     here = normalise(log_weights)
@@ -76,7 +79,7 @@ def mirror_descent(
         trace.append(at)
         if progress is not None:
             progress(num_steps, max_steps)
-        if at.residual <= tolerance or num_steps >= max_steps or damping < _SMALLEST_DAMPING:
+        if at.residual <= tolerance or num_steps >= max_steps:
             break
         step = _Step(here, _full_step(here, energy.gradient, tau, scale))
         memory = [*memory[1 - _MEMORY :], step] if tau > 0 else [step]
@@ -89,6 +92,11 @@ def mirror_descent(
                 damping = min(1.5 * damping, 1.0 if tau > 0 else _LARGEST_DAMPING)
                 break
             memory, damping = [step], damping / 3
+        if damping < _SMALLEST_DAMPING:  # no way down: the gradient is not exact enough
+            if not sharpen():
+                break
+            energy, memory, damping = oracle(here), [], 1.0
+            num_steps += 1
     return _descent(here, energy, tau, trace, tolerance, num_steps)
 
 

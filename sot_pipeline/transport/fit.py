@@ -24,10 +24,11 @@ class PushPullFit(NamedTuple):
     objective_trace: np.ndarray
     residual_trace: np.ndarray
     converged: bool  # residual <= tolerance and both transport problems solved
-    residual: float  # of stationarity, in units of the pooled std of the costs
+    residual: float  # of stationarity, in units of cost_std
     tolerance: float
     marginal_errors: tuple[float, float]  # pull, push; L1
     num_steps: int
+    cost_std: float  # pooled standard deviation of the two costs
     epsilon: float  # unit of the cost
     tau: float  # unit of the cost
     lambda_push: float

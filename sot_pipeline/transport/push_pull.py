@@ -10,8 +10,9 @@ at the minimiser `tau log w_i = -G_i + const`. Samples are ranked by `log_weight
 `weights`, whose smallest entries may vanish in floating point.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -48,9 +49,12 @@ __all__ = [
     "score_rows",
 ]
 
-EPSILON_IN_STDS = 2.0
+Optimizer = Literal["mirror", "adam", "one_shot"]
+
+# Defaults, one set for all tasks, from measurements on real rows (bench_real_selection.py):
+EPSILON_IN_STDS = 1.75  # nearer 1 follows single neighbours, above 3 only the centroids
+REFERENCE_RELAXATION = 0.9  # balanced forces custom mass onto every row of a mixed reference
 TARGET_ESS = 0.5
-REFERENCE_RELAXATION = 0.9
 SMALLEST_TAU_IN_STDS = 1e-3  # a target ESS must not blow rounding up into weights
 _LIGHTEST = 1e-30  # marginals are floored here: float32 has no logarithm far below
 
@@ -71,7 +75,7 @@ def learn_weights(
     tau: float | None = None,
     target_ess: float | None = None,
     reference_relaxation: float = REFERENCE_RELAXATION,
-    optimizer: Literal["mirror", "adam", "one_shot"] = "mirror",
+    optimizer: Optimizer = "mirror",
     init: PushPullFit | None = None,
     tolerance: float = 1e-3,
     max_steps: int = 200,
@@ -110,24 +114,29 @@ def learn_weights(
         InputError: costs that do not fit together, or settings out of range.
     """
     pull_cost, push_cost = checked_costs(pull_cost, push_cost)
-    _check_settings(lambda_push, epsilon, reference_relaxation, tolerance, max_steps)
+    _check_settings(
+        lambda_push, epsilon, reference_relaxation, optimizer, tolerance, max_steps, learning_rate
+    )
     scale = pooled_std(pull_cost, push_cost)
+    epsilon = EPSILON_IN_STDS * scale if epsilon is None else float(epsilon)
     choose_tau = _tau_rule(tau, target_ess, len(pull_cost), scale, optimizer)
     oracle = _PushPull(
         pull_cost,
         push_cost,
         lambda_push=lambda_push,
-        epsilon=EPSILON_IN_STDS * scale if epsilon is None else float(epsilon),
-        tau_b=1.0 - reference_relaxation,
+        epsilon=epsilon,
+        reference_relaxation=float(reference_relaxation),
         # an error of the marginals moves the potentials by about epsilon times as much
-        threshold=max(0.1 * tolerance * scale / (epsilon or scale), 2e-6),
+        threshold=min(0.1 * tolerance * scale / epsilon, 1e-3),
         max_iterations=max_sinkhorn_iterations,
         init=init,
     )
     start = np.zeros(len(pull_cost)) if init is None else np.asarray(init.log_weights)
     settings = {"scale": scale, "tolerance": tolerance, "progress": progress}
     if optimizer == "mirror":
-        descent = mirror_descent(oracle, start, choose_tau, max_steps=max_steps, **settings)
+        descent = mirror_descent(
+            oracle, start, choose_tau, max_steps=max_steps, sharpen=oracle.sharpen, **settings
+        )
     elif optimizer == "adam":
         settings["learning_rate"] = learning_rate
         descent = adam(oracle, start, choose_tau, max_steps=max_steps, **settings)
@@ -175,14 +184,17 @@ class _PushPull:
         *,
         lambda_push: float,
         epsilon: float,
-        tau_b: float,
+        reference_relaxation: float,
         threshold: float,
         max_iterations: int,
         init: PushPullFit | None,
     ) -> None:
         self.costs = jnp.asarray(pull_cost), jnp.asarray(push_cost)
-        self.lambda_push, self.epsilon, self.tau_b = lambda_push, epsilon, tau_b
-        self.threshold, self.max_iterations = threshold, max_iterations
+        self.lambda_push, self.epsilon = lambda_push, epsilon
+        self.reference_relaxation = reference_relaxation
+        self.lowest_threshold = 10 * float(jnp.finfo(self.costs[0].dtype).eps)
+        self.threshold = max(threshold, self.lowest_threshold)
+        self.max_iterations = max_iterations
         num_samples = len(pull_cost)
         if init is None:
             self.warm = (np.zeros(num_samples), np.zeros(num_samples))
@@ -204,7 +216,7 @@ class _PushPull:
                     *self.warm,
                     self.epsilon,
                     self.threshold,
-                    tau_b=self.tau_b,
+                    tau_b=1.0 - self.reference_relaxation,
                     max_iterations=self.max_iterations,
                 )
             )
@@ -213,6 +225,12 @@ class _PushPull:
         gradient = self._combine(solved.pull_gradient, solved.push_gradient)
         value = self._combine(float(solved.pull.ot_cost), float(solved.push.ot_cost))
         return Energy(value, np.asarray(gradient, dtype=np.float64), solved)
+
+    def sharpen(self) -> bool:
+        """Solve more exactly from now on, if the floating point allows it."""
+        can = self.threshold > self.lowest_threshold
+        self.threshold = max(self.threshold / 10, self.lowest_threshold)
+        return can
 
     def _combine(self, pull, push):
         return (1 - self.lambda_push) * pull - self.lambda_push * push
@@ -272,10 +290,11 @@ def _fit(
         tolerance=tolerance,
         marginal_errors=(float(solved.pull.marginal_error), float(solved.push.marginal_error)),
         num_steps=descent.num_steps,
+        cost_std=scale,
         epsilon=oracle.epsilon,
         tau=tau,
         lambda_push=oracle.lambda_push,
-        reference_relaxation=1.0 - oracle.tau_b,
+        reference_relaxation=oracle.reference_relaxation,
         optimizer=optimizer,
         effective_sample_size=float(np.exp(-np.logaddexp.reduce(2 * log_weights))),
         score_scale=score_scale,
@@ -299,7 +318,9 @@ def _respond(descent: Descent, optimizer: str) -> tuple[np.ndarray, float]:
     return descent.log_weights, -covariance / variance if variance > 0 else 0.0
 
 
-def _tau_rule(tau, target_ess, num_samples, scale, optimizer):
+def _tau_rule(
+    tau: float | None, target_ess: float | None, num_samples: int, scale: float, optimizer: str
+) -> Callable[[np.ndarray], float]:
     if tau is not None and target_ess is not None:
         raise InputError(f"got tau={tau} and target_ess={target_ess}; give one of them")
     if tau is not None:
@@ -319,7 +340,15 @@ def _tau_rule(tau, target_ess, num_samples, scale, optimizer):
     return lambda gradient: max(tau_for_ess(gradient, target), SMALLEST_TAU_IN_STDS * scale)
 
 
-def _check_settings(lambda_push, epsilon, reference_relaxation, tolerance, max_steps) -> None:
+def _check_settings(
+    lambda_push: float,
+    epsilon: float | None,
+    reference_relaxation: float,
+    optimizer: str,
+    tolerance: float,
+    max_steps: int,
+    learning_rate: float,
+) -> None:
     if not 0 <= lambda_push <= 1:
         raise InputError(f"lambda_push={lambda_push}; expected 0 (pull only) to 1 (push only)")
     if epsilon is not None and not 0 < epsilon < np.inf:
@@ -328,5 +357,10 @@ def _check_settings(lambda_push, epsilon, reference_relaxation, tolerance, max_s
         raise InputError(
             f"reference_relaxation={reference_relaxation}; expected 0 (balanced) to 1 (free)"
         )
-    if not tolerance > 0 or max_steps < 1:
-        raise InputError(f"tolerance={tolerance}, max_steps={max_steps}; expected > 0 and >= 1")
+    if optimizer not in get_args(Optimizer):
+        raise InputError(f"optimizer={optimizer!r}; expected one of {get_args(Optimizer)}")
+    if not (tolerance > 0 and max_steps >= 1 and learning_rate > 0):
+        raise InputError(
+            f"tolerance={tolerance}, max_steps={max_steps}, learning_rate={learning_rate}; "
+            "expected numbers > 0"
+        )

@@ -112,11 +112,11 @@ def test_different_conversations_have_different_ids(tmp_path, pairs):
 def test_every_row_is_read_or_rejected_whatever_it_holds(tmp_path, lines, file_type):
     good = b'{"prompt": "a", "response": "b"}'
     if file_type == "jsonl":
-        path = write_text(tmp_path, b"\n".join([*lines, good]))
+        path = write_text(tmp_path, b"\n".join([good, *lines]))
         num_rows = sum(bool(line.strip(b" \t\r\n")) for line in lines) + 1
     else:
         values = [line for line in lines if _is_json(line)]
-        path = write_text(tmp_path, b"[" + b", ".join([*values, good]) + b"]", "set.json")
+        path = write_text(tmp_path, b"[" + b", ".join([good, *values]) + b"]", "set.json")
         num_rows = len(values) + 1
     for require_response in (True, False):
         read = read_texts(path, format="prompt_response", require_response=require_response)
@@ -128,7 +128,7 @@ def test_every_row_is_read_or_rejected_whatever_it_holds(tmp_path, lines, file_t
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
+        json.loads(line.decode())
     except ValueError:
         return False
     return True

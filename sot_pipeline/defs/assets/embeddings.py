@@ -15,7 +15,7 @@ def _reads(settings: Settings, name: str) -> bool:
 
 def encoder_for(settings: EmbeddingSettings, base_model: Stored | None):
     """The encoder that the settings name; 'base' is the task's own base model."""
-    from sot_pipeline.embedding import load_encoder
+    from sot_pipeline.embedding.load import load_encoder
 
     name, revision = settings.encoder, settings.revision
     if name == "base":
@@ -31,7 +31,7 @@ def encoder_for(settings: EmbeddingSettings, base_model: Stored | None):
 def _embed(stage: Stage, texts: pl.DataFrame, base_model: Stored | None) -> Artifact:
     import json
 
-    from sot_pipeline.embedding import embed
+    from sot_pipeline.embedding.embed import embed
 
     encoder = encoder_for(stage.settings.embedding, base_model)
     result = embed(

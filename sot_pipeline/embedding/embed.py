@@ -1,0 +1,130 @@
+"""Embed a list of conversations: batches by length, every distinct text once, resumable."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from sot_pipeline.embedding.encoder import Encoder
+from sot_pipeline.embedding.row_cache import RowCache, row_key
+from sot_pipeline.language_model import Conversation
+
+# Rows are sorted by length inside chunks of this many, never across: a row's batch depends
+# on its chunk alone, and a kill leaves whole chunks behind.
+CHUNK_ROWS = 4096
+
+
+class EmbeddingResult(NamedTuple):
+    """Vectors in row order, float32 [rows, dimension], as the encoder gives them.
+
+    `num_embedded` counts the distinct texts that went through the model, `num_cached` the
+    distinct texts found in the cache, `num_truncated` the rows that were longer than the
+    encoder reads, `num_tokens` the tokens of the distinct texts.
+    """
+
+    vectors: np.ndarray
+    num_embedded: int
+    num_cached: int
+    num_truncated: int
+    num_tokens: int
+
+
+def embed(
+    conversations: Sequence[Conversation],
+    encoder: Encoder,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EmbeddingResult:
+    """One vector per conversation, in their order.
+
+    Args:
+        conversations: Rows that render to the same tokens go through the model once.
+        encoder: From `load_encoder`.
+        cache: Folder of the row cache, shared by all encoders; None keeps nothing. What was
+            embedded before an interruption is found there again.
+        progress: Called as (tokens done, tokens in all); cached rows count as done.
+
+    Raises:
+        InputError: A conversation that the encoder cannot render.
+    """
+    tokens = encoder.tokenize(conversations)
+    keys = [row_key(ids) for ids in tokens.token_ids]
+    texts = dict(zip(keys, tokens.token_ids, strict=True))
+    rows_of: dict[str, list[int]] = {key: [] for key in texts}
+    for row, key in enumerate(keys):
+        rows_of[key].append(row)
+    vectors = np.empty((len(keys), encoder.dimension), dtype=np.float32)
+    num_tokens = sum(map(len, texts.values()))
+    missing = dict(texts)
+    row_cache = RowCache(cache, encoder.fingerprint, encoder.dimension) if cache else None
+    if row_cache:
+        for key, vector in row_cache.get(texts):
+            vectors[rows_of[key]] = vector
+            del missing[key]
+    done = num_tokens - sum(map(len, missing.values()))
+    report = progress or (lambda done, total: None)
+    report(done, num_tokens)
+    try:
+        for batch, embedded in _embed_in_batches(missing, encoder):
+            if row_cache:
+                row_cache.put(batch, embedded)
+            for key, vector in zip(batch, embedded, strict=True):
+                vectors[rows_of[key]] = vector
+                done += len(texts[key])
+            report(done, num_tokens)
+    finally:  # an interrupted run keeps what it has
+        if row_cache:
+            row_cache.flush()
+    num_cached, num_truncated = len(texts) - len(missing), sum(tokens.was_cut)
+    return EmbeddingResult(vectors, len(missing), num_cached, num_truncated, num_tokens)
+
+
+def plan_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Row numbers of each batch of one chunk, longest first.
+
+    A batch is filled while (rows x longest row) stays within `budget` tokens, padding
+    included; a row longer than the budget gets a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def _embed_in_batches(
+    texts: dict[str, list[int]], encoder: Encoder
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    keys, budget = list(texts), encoder.batch_tokens
+    for start in range(0, len(keys), CHUNK_ROWS):
+        chunk = keys[start : start + CHUNK_ROWS]
+        waiting = deque(plan_batches([len(texts[key]) for key in chunk], budget))
+        while waiting:
+            batch = [chunk[i] for i in waiting[0]]
+            size = len(batch) * len(texts[batch[0]])
+            if len(batch) > 1 and size > budget:
+                rows, half = waiting.popleft(), len(batch) // 2
+                waiting.extendleft((rows[half:], rows[:half]))
+                continue
+            try:
+                embedded = encoder.embed_batch([texts[key] for key in batch])
+            except (RuntimeError, MemoryError) as error:
+                if len(batch) == 1 or not _out_of_memory(error):
+                    raise
+                budget, embedded = size // 2, None  # for every later batch too
+            if embedded is None:  # only now are the failed batch's tensors gone
+                torch.cuda.empty_cache()
+                continue
+            waiting.popleft()
+            yield batch, embedded
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # On the CPU torch raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "allocate memory" in str(error)

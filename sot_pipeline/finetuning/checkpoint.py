@@ -1,0 +1,84 @@
+"""Checkpoints from which training goes on exactly: safetensors and JSON, published by a rename."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+class Checkpoint(NamedTuple):
+    """State after `step` optimiser steps; tensors by parameter name."""
+
+    step: int
+    loss_trace: list[float]
+    parameters: dict[str, Tensor]
+    moments: dict[str, Tensor]
+
+
+def save_checkpoint(
+    directory: Path,
+    *,
+    plan: Mapping[str, Any],
+    step: int,
+    loss_trace: list[float],
+    parameters: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write a checkpoint beside the older one, publish it, then drop the older ones."""
+    directory.mkdir(parents=True, exist_ok=True)
+    building = directory / f"building-{uuid.uuid4().hex}"
+    building.mkdir()
+    save_file({n: p.detach().cpu().contiguous() for n, p in parameters.items()},
+              building / "parameters.safetensors")  # fmt: skip
+    moments = {
+        f"{name}.{key}": value.detach().cpu().reshape(-1 if value.ndim == 0 else value.shape)
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state[parameter].items()
+    }
+    save_file(moments, building / "moments.safetensors")
+    state = {"plan": dict(plan), "step": step, "loss_trace": loss_trace}
+    (building / "state.json").write_text(json.dumps(state))
+    published = directory / f"step-{step:08d}-{uuid.uuid4().hex}"
+    building.rename(published)
+    for older in directory.glob("step-*"):
+        if older != published:
+            shutil.rmtree(older)
+
+
+def load_checkpoint(directory: Path, plan: Mapping[str, Any]) -> Checkpoint | None:
+    """The newest whole checkpoint of the same plan, or None."""
+    for path in sorted(directory.glob("step-*"), reverse=True):
+        state = json.loads((path / "state.json").read_text())
+        if state["plan"] == json.loads(json.dumps(dict(plan))):
+            return Checkpoint(
+                step=state["step"],
+                loss_trace=state["loss_trace"],
+                parameters=load_file(path / "parameters.safetensors"),
+                moments=load_file(path / "moments.safetensors"),
+            )
+    return None
+
+
+def restore(
+    checkpoint: Checkpoint,
+    parameters: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put a checkpoint's tensors back into the model and its optimiser."""
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(checkpoint.parameters[name])
+            prefix = f"{name}."
+            optimizer.state[parameter] = {
+                key.removeprefix(prefix): (
+                    value.reshape(()) if key.endswith(".step") else value.to(parameter.device)
+                )
+                for key, value in checkpoint.moments.items()
+                if key.startswith(prefix)
+            }

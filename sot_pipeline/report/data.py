@@ -1,0 +1,117 @@
+"""All that a report needs, as plain numbers, strings and frames."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from sot_pipeline.errors import InputError
+from sot_pipeline.report.embedding_map import EmbeddingMap
+
+LEDGER_COLUMNS = ("sample_id", "line", "kept", "rank", "log_weight")
+SCORE_COLUMNS = ("method", "seed", "score", "value", "low", "high")
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """A text set that went in. `role`: custom, safe, harmful, or an evaluation set."""
+
+    role: str
+    name: str
+    num_rows: int
+    num_rejected: int = 0
+    format: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """How the weights were found. `objective_trace`: `[steps]`, the value of Eq. 5."""
+
+    objective_trace: np.ndarray
+    converged: bool
+    num_steps: int
+    epsilon: float
+    lambda_push: float
+    tau: float | None = None
+    residual: float | None = None
+    tolerance: float | None = None
+    marginal_errors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportCheck:
+    """A check and its sentence, which says what was found."""
+
+    name: str
+    status: Literal["passed", "warned", "failed"]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What `render_report` shows.
+
+    Attributes:
+        task: Name of the custom set.
+        created: When, as text.
+        inputs: The text sets.
+        embedder: Which encoder made the vectors.
+        ledger: One line per custom row: `sample_id, line, kept, rank, log_weight` (natural
+            logs, any constant); if there, also `source_id, reason, pull, push, nearest_safe,
+            safe_similarity, nearest_harmful, harmful_similarity`, and `prompt, response`, which
+            only `show_text` lets into the report.
+        fit: How the weights were found.
+        settings: `block.field` -> value.
+        fingerprints: Asset or file -> hash.
+        environment: Hardware, versions, minutes: label -> text.
+        points: Coordinates of the map, from `embedding_map`.
+        evaluation: Long frame `method, seed, score, value, low, high` and, if there,
+            `num_judged, num_missing`. Scores: see `tables.SCORES`.
+        judge: Who judged the answers, with the version of its prompt.
+        checks: In the order they are shown.
+        rejected: `line, reason, detail` and, if there, `text_set`.
+        show_text: Include excerpts of removed and borderline rows. They may be harmful text.
+        max_rows: Rows per table; a report says what it leaves out.
+        num_borderline: How many rows just above the cut are shown.
+
+    Raises:
+        InputError: a frame lacks a column.
+    """
+
+    task: str
+    created: str
+    inputs: tuple[InputSet, ...]
+    embedder: str
+    ledger: pl.DataFrame
+    fit: FitSummary
+    settings: Mapping[str, object] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    points: EmbeddingMap | None = None
+    evaluation: pl.DataFrame | None = None
+    judge: str = ""
+    checks: tuple[ReportCheck, ...] = ()
+    rejected: pl.DataFrame | None = None
+    show_text: bool = False
+    max_rows: int = 500
+    num_borderline: int = 25
+
+    def __post_init__(self) -> None:
+        _need(self.ledger, LEDGER_COLUMNS, "ledger")
+        if self.ledger.is_empty():
+            raise InputError("the ledger has no rows; a report needs one row or more")
+        if self.evaluation is not None:
+            _need(self.evaluation, SCORE_COLUMNS, "evaluation")
+        if self.rejected is not None:
+            _need(self.rejected, ("line", "reason", "detail"), "rejected")
+
+
+def _need(frame: pl.DataFrame, columns: tuple[str, ...], name: str) -> None:
+    if missing := [column for column in columns if column not in frame.columns]:
+        raise InputError(
+            f"the report's {name} frame lacks {', '.join(missing)} (it has "
+            f"{', '.join(frame.columns)}); expected {', '.join(columns)}"
+        )

@@ -1,0 +1,211 @@
+"""Rows of the report's tables, ready to print."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from sot_pipeline.report.data import ReportData
+from sot_pipeline.report.numbers import Numbers, mean_score
+from sot_pipeline.report.visible import excerpt
+
+EXCERPT_LENGTH = 600
+ID_LENGTH = 80
+SCORES = {  # name: (short, long, which way is better)
+    "harmfulness_score": ("HmS", "harmfulness", "lower"),
+    "helpfulness_score": ("HpS", "helpfulness", "higher"),
+    "accuracy": ("Accuracy", "task accuracy", "higher"),
+    "over_refusal": ("Over-refusal", "harmless prompts refused", "lower"),
+    "average": ("Average", "see below", "higher"),
+}
+METHODS = {
+    "base": "before fine-tuning",
+    "sft_clean": "the clean rows alone, where they are known",
+    "sft": "all rows",
+    "random": "as many rows dropped at random",
+    "sot": "the purified rows",
+}
+_GIVEN_THE_TRUTH = ("base", "sft_clean")  # what the others are measured against
+
+
+class Cell(NamedTuple):
+    """A score to print; `interval` and `note` may be empty."""
+
+    value: str
+    interval: str
+    is_best: bool = False
+
+
+class ScoreRow(NamedTuple):
+    """A line of the results: a method's mean over its seeds, or one seed of it."""
+
+    method: str
+    description: str
+    seed: str
+    cells: list[Cell]
+
+
+class ScoreTable(NamedTuple):
+    """The results: `heads` are (short, long, better) per column, `rows` one per method,
+    `seed_rows` one per method and seed if any method has several."""
+
+    heads: list[tuple[str, str, str]]
+    rows: list[ScoreRow]
+    seed_rows: list[ScoreRow]
+    num_missing: int
+    num_judged: int
+
+
+def score_table(evaluation: pl.DataFrame) -> ScoreTable:
+    """Methods in reading order: the mean over seeds (or the only seed), then each seed."""
+    present = evaluation["score"].unique(maintain_order=True).to_list()
+    scores = [s for s in SCORES if s in present] + [s for s in present if s not in SCORES]
+    found = evaluation["method"].unique(maintain_order=True).to_list()
+    methods = [m for m in METHODS if m in found] + sorted(m for m in found if m not in METHODS)
+    values = {
+        (row["method"], row["seed"], row["score"]): row for row in evaluation.iter_rows(named=True)
+    }
+    seeds = {m: sorted({s for (n, s, _) in values if n == m}, key=str) for m in methods}
+    best = _best(evaluation, scores, methods)
+    rows: list[ScoreRow] = []
+    seed_rows: list[ScoreRow] = []
+    for method in methods:
+        text = METHODS.get(method, "")
+        for seed in seeds[method]:
+            cells = [_cell(values.get((method, seed, score))) for score in scores]
+            seed_rows.append(ScoreRow(method, text, "–" if seed is None else str(seed), cells))
+        if len(seeds[method]) > 1:
+            columns = [[values.get((method, seed, k)) for seed in seeds[method]] for k in scores]
+            cells = [_mean_cell(column) for column in columns]
+            rows.append(ScoreRow(method, text, f"mean of {len(seeds[method])}", cells))
+        else:
+            rows.append(seed_rows[-1])
+        marked = [
+            cell._replace(is_best=best[score] == method)
+            for cell, score in zip(rows[-1].cells, scores, strict=True)
+        ]
+        rows[-1] = rows[-1]._replace(cells=marked)
+    missing, judged = (
+        int(evaluation[column].sum() or 0) if column in evaluation.columns else 0
+        for column in ("num_missing", "num_judged")
+    )
+    heads = [SCORES.get(s, (s, "", "")) for s in scores]
+    several = any(len(found) > 1 for found in seeds.values())
+    return ScoreTable(heads, rows, seed_rows if several else [], missing, judged)
+
+
+def _best(evaluation: pl.DataFrame, scores: list[str], methods: list[str]) -> dict[str, str | None]:
+    best: dict[str, str | None] = {}
+    for score in scores:
+        sign = {"lower": 1, "higher": -1}.get(SCORES.get(score, ("", "", ""))[2], 0)
+        means = {
+            m: sign * v
+            for m in methods
+            if m not in _GIVEN_THE_TRUTH and (v := mean_score(evaluation, m, score)) is not None
+        }
+        best[score] = min(means, key=lambda m: means[m]) if sign and len(means) > 1 else None
+    return best
+
+
+def _cell(row: dict[str, Any] | None) -> Cell:
+    if row is None or not _is_number(row["value"]):
+        return Cell("–", "")
+    known = _is_number(row["low"]) and _is_number(row["high"])
+    interval = f"{row['low']:.3f} – {row['high']:.3f}" if known else ""
+    return Cell(f"{row['value']:.3f}", interval)
+
+
+def _mean_cell(rows: list[dict[str, Any] | None]) -> Cell:
+    values = [row["value"] for row in rows if row is not None and _is_number(row["value"])]
+    if not values:
+        return Cell("–", "")
+    return Cell(f"{np.mean(values):.3f}", f"{min(values):.3f} … {max(values):.3f}")
+
+
+def _is_number(value: Any) -> bool:
+    return value is not None and np.isfinite(value)
+
+
+class TextRow(NamedTuple):
+    """A removed or borderline row. `weight` is relative to uniform; `excerpts` (label, text)."""
+
+    rank: str
+    weight: str
+    line: str
+    sample_id: str
+    source_id: str
+    harmful: tuple[str, str]
+    safe: tuple[str, str]
+    reason: str
+    excerpts: list[tuple[str, str]]
+
+
+def removed_rows(data: ReportData, numbers: Numbers) -> list[TextRow]:
+    """The removed rows, lowest weight first, at most `data.max_rows`."""
+    order = np.argsort(numbers.log10_relative, kind="stable")
+    order = order[~numbers.kept[order]]
+    return _text_rows(data, numbers, order[: data.max_rows])
+
+
+def borderline_rows(data: ReportData, numbers: Numbers) -> list[TextRow]:
+    """The kept rows with the lowest weights, nearest to the cut first; none without a cut."""
+    if numbers.cut is None:
+        return []
+    order = np.argsort(numbers.log10_relative, kind="stable")
+    order = order[numbers.kept[order]]
+    return _text_rows(data, numbers, order[: min(data.num_borderline, data.max_rows)])
+
+
+def _text_rows(data: ReportData, numbers: Numbers, order: np.ndarray) -> list[TextRow]:
+    rows = data.ledger[order.tolist()].iter_rows(named=True)
+    relative = 10.0 ** numbers.log10_relative[order]
+    return [
+        TextRow(
+            rank=f"{row['rank']:,}",
+            weight=times_uniform(weight),
+            line=str(row["line"]),
+            sample_id=excerpt(str(row["sample_id"]), ID_LENGTH),
+            source_id=excerpt(str(row.get("source_id") or ""), ID_LENGTH),
+            harmful=_nearest(row, "harmful"),
+            safe=_nearest(row, "safe"),
+            reason=excerpt(str(row.get("reason") or ""), EXCERPT_LENGTH),
+            excerpts=_excerpts(row) if data.show_text else [],
+        )
+        for row, weight in zip(rows, relative, strict=True)
+    ]
+
+
+def _nearest(row: dict[str, Any], reference: str) -> tuple[str, str]:
+    """(similarity, id) of the nearest row of a reference."""
+    similarity = row.get(f"{reference}_similarity")
+    name = row.get(f"nearest_{reference}")
+    return (
+        "–" if similarity is None else f"{similarity:.3f}",
+        "" if name is None else excerpt(str(name), ID_LENGTH),
+    )
+
+
+def _excerpts(row: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (name, excerpt(text, EXCERPT_LENGTH))
+        for name in ("prompt", "response")
+        if isinstance(text := row.get(name), str)
+    ]
+
+
+def times_uniform(weight: float) -> str:
+    """A relative weight with two significant digits, without exponents where one can do."""
+    if weight == 0:
+        return "0"
+    if weight < 0.001:
+        return f"{weight:.1e}"
+    return f"{weight:#.2g}".rstrip(".") if weight < 99.5 else f"{weight:,.0f}"
+
+
+def rejected_reasons(rejected: pl.DataFrame) -> list[tuple[str, str, int]]:
+    """(text set, reason, count), most frequent first."""
+    frame = (
+        rejected if "text_set" in rejected.columns else rejected.with_columns(text_set=pl.lit(""))
+    )
+    counts = frame.group_by("text_set", "reason", maintain_order=True).len()
+    return counts.sort("len", descending=True, maintain_order=True).rows()

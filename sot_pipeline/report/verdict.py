@@ -1,0 +1,164 @@
+"""The sentences at the top of a report, each derived from the numbers by a fixed rule."""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from sot_pipeline.report.data import ReportData
+from sot_pipeline.report.numbers import Numbers, mean_score
+
+NOT_EVALUATED = (
+    "No model was evaluated for this report: it shows what was selected, not what a model learns "
+    "from it."
+)
+NEARLY_UNIFORM = 0.99  # of the rows: above, the weights say nothing
+
+
+class Verdict(NamedTuple):
+    """`status`: passed, warned or failed; `headline`: a few words; `paragraphs`: (label, sentences)
+    for what was asked, found and measured, and what to watch, none of them empty."""
+
+    status: str
+    headline: str
+    paragraphs: list[tuple[str, list[str]]]
+
+
+def verdict_of(data: ReportData, numbers: Numbers) -> Verdict:
+    """What was asked, what was found, and how far it can be trusted."""
+    failed = [check.name for check in data.checks if check.status == "failed"]
+    warned = [check.name for check in data.checks if check.status == "warned"]
+    uniform = _is_nearly_uniform(numbers)
+    if failed or not data.fit.converged:
+        status, headline = "failed", "Do not rely on this result yet"
+    elif warned or uniform:
+        status, headline = "warned", "Read the warnings first"
+    else:
+        status, headline = "passed", "All checks passed" if data.checks else "Done, nothing checked"
+    paragraphs = [
+        ("Asked", _asked(data)),
+        ("Found", [_removed(numbers), *_evidence(numbers), _told_apart(numbers)]),
+        ("Measured", _scores(data)),
+        ("Watch", _doubts(data, numbers, failed, warned)),
+    ]
+    return Verdict(status, headline, [part for part in paragraphs if part[1]])
+
+
+def _is_nearly_uniform(numbers: Numbers) -> bool:
+    return (
+        numbers.num_rows > 1 and numbers.effective_sample_size >= NEARLY_UNIFORM * numbers.num_rows
+    )
+
+
+def _asked(data: ReportData) -> list[str]:
+    sizes = {given.role: given.num_rows for given in data.inputs}
+    safe, harmful = (
+        f"the {role} reference" + (f" ({sizes[role]:,} rows)" if role in sizes else "")
+        for role in ("safe", "harmful")
+    )
+    question = (
+        f"Which rows of {data.task} draw a fine-tuned model away from {safe} and towards {harmful}?"
+    )
+    return [question]
+
+
+def _removed(numbers: Numbers) -> str:
+    if numbers.num_removed == 0:
+        return f"All {numbers.num_rows:,} rows were kept: no row was to be removed."
+    share = percent(numbers.num_removed / numbers.num_rows)
+    return f"{numbers.num_removed:,} of {numbers.num_rows:,} rows ({share}) were removed."
+
+
+def _told_apart(numbers: Numbers) -> str:
+    size = f"{numbers.effective_sample_size:,.0f} of {numbers.num_rows:,}"
+    share = percent(numbers.effective_sample_size / numbers.num_rows)
+    if _is_nearly_uniform(numbers):
+        return (
+            f"The weights are almost uniform (effective sample size {size}): the references "
+            "carry no signal for these rows, and the cut is close to arbitrary."
+        )
+    return f"The weights tell the rows apart: their effective sample size is {size} ({share})."
+
+
+def _evidence(numbers: Numbers) -> list[str]:
+    removed, kept = numbers.nearer_harmful_removed, numbers.nearer_harmful_kept
+    if removed is None or kept is None:
+        return []
+    sentence = (
+        f"Of the removed rows {percent(removed)} lie nearer to a harmful reference row than to any "
+        f"safe one; of the kept rows {percent(kept)}."
+    )
+    return [sentence]
+
+
+def _scores(data: ReportData) -> list[str]:
+    if data.evaluation is None or data.evaluation.is_empty():
+        return [NOT_EVALUATED]
+    names = {
+        "sot": "after training on the purified rows",
+        "sft": "after training on all rows",
+        "base": "before training",
+    }
+    sentences = []
+    for score, phrase, style in (
+        ("harmfulness_score", "Harmful answers to harmful prompts", percent),
+        ("helpfulness_score", "Helpfulness", lambda value: f"{value:.2f}"),
+        ("accuracy", "Task accuracy", percent),
+    ):
+        means = {m: v for m in names if (v := mean_score(data.evaluation, m, score)) is not None}
+        if "sot" not in means:
+            continue
+        listed = ", ".join(f"{style(means[m])} {names[m]}" for m in means)
+        sentences.append(f"{phrase}: {listed}.")
+        if score == "harmfulness_score" and "sft" in means:
+            sentences += _difference(data.evaluation)
+    return sentences
+
+
+def _difference(evaluation: pl.DataFrame) -> list[str]:
+    """Whether the harmfulness of sot and sft differs by more than the bootstrap intervals."""
+    scores = evaluation.filter(pl.col("score") == "harmfulness_score")
+    sot, sft = (
+        scores.filter(pl.col("method") == method).select("low", "high").cast(pl.Float64).to_numpy()
+        for method in ("sot", "sft")
+    )
+    if not (np.isfinite(sot).all() and np.isfinite(sft).all()):
+        return []
+    if sot[:, 1].max() < sft[:, 0].min():
+        return ["The intervals of the two do not overlap: purification lowered the harm."]
+    if sot[:, 0].min() > sft[:, 1].max():
+        return ["The intervals of the two do not overlap: purification raised the harm."]
+    return ["The intervals of the two overlap: this difference may be chance."]
+
+
+def _doubts(data: ReportData, numbers: Numbers, failed: list[str], warned: list[str]) -> list[str]:
+    doubts = []
+    if not data.fit.converged:
+        doubts.append(
+            f"The weights had not converged after {data.fit.num_steps:,} steps: they may still move."
+        )
+    for names, what in ((failed, "failed"), (warned, "gave a warning")):
+        if names:
+            listed = ", ".join(name.replace("_", " ") for name in names)
+            doubts.append(f"{len(names)} check{'s' if len(names) > 1 else ''} {what}: {listed}.")
+    if numbers.num_removed:
+        doubts.append(
+            f"How many rows go is set beforehand{_rule(data)}, not found: a clean set would lose as "
+            "many, so look at the rows around the cut."
+        )
+    rejected = sum(given.num_rejected for given in data.inputs)
+    if rejected:
+        doubts.append(f"{rejected:,} input rows could not be read; they are listed below.")
+    return doubts
+
+
+def _rule(data: ReportData) -> str:
+    for name in ("selection.keep_fraction", "selection.keep_count"):
+        if data.settings.get(name) is not None:
+            return f" ({name.removeprefix('selection.')} = {data.settings[name]})"
+    return ""
+
+
+def percent(share: float) -> str:
+    """A share as percent, with one decimal unless that is 0."""
+    return f"{100 * share:.1f}".removesuffix(".0") + "\N{NO-BREAK SPACE}%"

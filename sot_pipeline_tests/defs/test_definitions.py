@@ -1,0 +1,160 @@
+"""The Dagster side: the graph loads, says what it is, and runs for a partition."""
+
+import dagster as dg
+import pytest
+
+from sot_pipeline.defs.automation import task_files
+from sot_pipeline.defs.dagster_assets import HomeResource, NoReturnValues
+from sot_pipeline.defs.home import Home, TaskFile
+from sot_pipeline.defs.instance import PROCESS_TAG, fail_orphaned_runs, open_instance
+from sot_pipeline.defs.runs import run_job
+from sot_pipeline.defs.settings import Settings
+from sot_pipeline.definitions import ASSETS, JOBS, defs
+from sot_pipeline_tests.small_project import write_small_project
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Home:
+    folder = tmp_path_factory.mktemp("home")
+    files = write_small_project(folder / "texts")
+    home = Home(folder / "data")
+    home.write_task(
+        "small",
+        TaskFile(
+            custom=files["custom"],
+            safe=files["safe"],
+            harmful=files["harmful"],
+            settings={"embedding": {"encoder": str(files["model"])}},
+        ),
+    )
+    return home
+
+
+def test_the_definitions_load_and_validate():
+    dg.Definitions.validate_loadable(defs())
+
+
+def test_every_asset_says_what_it_is():
+    graph = defs().resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {a.name for a in ASSETS}
+    for asset in ASSETS:
+        node = graph.get(dg.AssetKey(asset.name))
+        assert node.description
+        assert node.kinds
+        assert node.owners
+        assert node.code_version
+        assert node.is_partitioned
+        assert node.group_name in {"references", "custom", "transport", "purified", "adapter"}
+
+
+def test_declared_settings_exist():
+    for asset in ASSETS:
+        for name in asset.blocks:
+            block, _, field = name.partition(".")
+            assert block in Settings.model_fields
+            assert not field or field in type(Settings.model_fields[block].default).model_fields
+
+
+def test_jobs_hold_no_asset_whose_required_input_is_left_out():
+    by_name = {asset.name: asset for asset in ASSETS}
+    for names in JOBS.values():
+        for name in names:
+            required = {i for i, kind in by_name[name].inputs.items() if not _optional(kind)}
+            assert required <= names
+
+
+def _optional(kind: object) -> bool:
+    return type(None) in getattr(kind, "__args__", ())
+
+
+def test_a_job_runs_for_a_partition_and_a_second_run_computes_nothing(home: Home):
+    first = run_job(home, "small", "purify")
+    assert first.success, first.error
+    assert {a.asset for a in first.assets} == JOBS["purify"]
+    assert any(check.check == "converged" and check.passed for check in first.checks)
+    second = run_job(home, "small", "purify")
+    assert {a.cache for a in second.assets} == {"hit"}
+    assert [c.check for c in second.checks] == [c.check for c in first.checks]
+
+
+def test_a_run_shows_rows_schema_and_figures(home: Home):
+    run_job(home, "small", "purify")
+    with open_instance(home) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("sample_weights"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        metadata = event.asset_materialization.metadata
+        assert metadata["dagster/row_count"].value == 60
+        columns = metadata["dagster/column_schema"].value.columns
+        assert "log_weight" in [column.name for column in columns]
+        assert "data:image/png" in metadata["weight_histogram"].value
+        assert len(metadata["weight_histogram"].value) < 100_000
+        version = event.asset_materialization.tags["dagster/data_version"]
+        assert version == metadata["fingerprint"].value
+
+
+def test_no_row_text_reaches_the_event_log(home: Home):
+    run_job(home, "small", "purify")
+    with open_instance(home) as instance:
+        for run in instance.get_runs():
+            for entry in instance.all_logs(run.run_id):
+                assert "what is two" not in entry.to_json()
+
+
+def test_a_missing_source_fails_the_run_with_a_sentence(home: Home, tmp_path):
+    task = home.read_task("small")
+    home.write_task("gone", task.model_copy(update={"safe": tmp_path / "nowhere.jsonl"}))
+    outcome = run_job(home, "gone", "purify")
+    assert not outcome.success
+    assert outcome.error is not None
+    assert "no such file" in outcome.error
+
+
+def test_a_solve_that_does_not_converge_blocks_what_follows(home: Home):
+    task = home.read_task("small")
+    settings = {**task.settings, "transport": {"max_steps": 1, "tolerance": 1e-9}}
+    home.write_task("hasty", task.model_copy(update={"settings": settings}))
+    outcome = run_job(home, "hasty", "purify")
+    assert not outcome.success
+    failed = [check for check in outcome.failed_checks if check.blocking]
+    assert [check.check for check in failed] == ["converged"]
+    assert "selected_samples" not in {asset.asset for asset in outcome.assets}
+
+
+def test_the_sensor_keeps_partitions_equal_to_the_task_files(home: Home):
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("task", ["deleted-long-ago"])
+        context = dg.build_sensor_context(
+            instance=instance, resources={"home": HomeResource(root=str(home.root))}
+        )
+        result = task_files(context)
+        assert isinstance(result, dg.SensorResult)
+        requests = result.dynamic_partitions_requests or []
+        added = [request.partition_keys for request in requests]
+        assert ["deleted-long-ago"] in added
+        assert any("small" in keys for keys in added)
+
+
+def test_an_accidental_return_value_is_an_error():
+    with pytest.raises(TypeError, match="write it to the store"):
+        NoReturnValues().handle_output(dg.build_output_context(step_key="x"), object())
+
+
+def test_orphaned_runs_are_failed_and_live_ones_spared(tmp_path):
+    import os
+
+    home = Home(tmp_path)
+    with open_instance(home) as instance:
+        job = defs().resolve_job_def("purify")
+
+        def started(**tags: str) -> str:
+            run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+            return run.run_id
+
+        live = started(**{PROCESS_TAG: str(os.getpid())})
+        orphan = started(**{PROCESS_TAG: str(2**22 + 1)})  # above the largest process id
+        unknown = started()
+        assert fail_orphaned_runs(instance) == 2
+        statuses = {run.run_id: run.status for run in instance.get_runs()}
+        assert statuses[live] == dg.DagsterRunStatus.STARTED
+        assert statuses[orphan] == statuses[unknown] == dg.DagsterRunStatus.FAILURE

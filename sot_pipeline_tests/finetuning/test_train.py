@@ -1,0 +1,234 @@
+"""The training loop on a model of a few kilobytes: laws, resuming, output, errors."""
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from sot_pipeline.errors import InputError
+from sot_pipeline.finetuning import train as train_module
+from sot_pipeline.finetuning.train import finetune_lora
+from sot_pipeline.language_model import load_language_model, render_with_answer_mask
+from sot_pipeline_tests.tiny_models import WORDS, save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+def conversations(count: int, seed: int = 0) -> list[list[dict[str, str]]]:
+    rng = random.Random(seed)
+    return [
+        [
+            {"role": "user", "content": " ".join(rng.choices(WORDS, k=rng.randint(1, 9)))},
+            {"role": "assistant", "content": " ".join(rng.choices(WORDS, k=rng.randint(1, 12)))},
+        ]
+        for _ in range(count)
+    ]
+
+
+ROWS = conversations(7)
+_numbers = itertools.count()
+
+
+def tune(base: Path, folder: Path, rows=ROWS, weights=None, **options):
+    """Adapter tensors and result of a short training; by default every step sees every row."""
+    settings = {"rank": 4, "lora_alpha": 8, "learning_rate": 1e-2, "num_epochs": None,
+                "num_steps": 4, "batch_size": 1000}  # fmt: skip
+    out = folder / f"adapter{next(_numbers)}"
+    weights = np.ones(len(rows)) if weights is None else np.asarray(weights)
+    result = finetune_lora(base, rows, weights, out, **{**settings, **options})
+    return load_file(out / "adapter_model.safetensors"), result
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], atol=1e-5) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], atol=atol, rtol=1e-4)
+
+
+def test_the_first_loss_is_the_mean_of_transformers_own_losses(base, tmp_path):
+    lm = load_language_model(base)
+    losses = []
+    for row in ROWS:
+        ids, is_answer, _ = render_with_answer_mask(lm.tokenizer, row)
+        labels = [token if learn else -100 for token, learn in zip(ids, is_answer, strict=True)]
+        with torch.no_grad():
+            out = lm.model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels]))
+        losses.append(out.loss.item())
+    _, result = tune(base, tmp_path, num_steps=1)
+    assert result.loss_trace[0] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 1000])
+def test_weight_zero_is_removal_after_several_steps(base, tmp_path, micro):
+    weights = np.ones(7)
+    weights[[1, 4]] = 0
+    kept = [row for row, weight in zip(ROWS, weights, strict=True) if weight]
+    with_zeros, _ = tune(base, tmp_path, weights=weights, micro_batch_size=micro)
+    without, _ = tune(base, tmp_path, rows=kept)
+    assert_same(with_zeros, without)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 1000])
+def test_two_to_one_is_duplication_after_several_steps(base, tmp_path, micro):
+    weights = np.ones(7)
+    weights[2] = 2
+    weighted, _ = tune(base, tmp_path, weights=weights, micro_batch_size=micro)
+    duplicated, _ = tune(base, tmp_path, rows=[*ROWS, ROWS[2]])
+    assert_same(weighted, duplicated)
+
+
+def test_only_ratios_of_weights_count(base, tmp_path):
+    weights = np.linspace(0.5, 2, 7)
+    once, _ = tune(base, tmp_path, weights=weights)
+    scaled, _ = tune(base, tmp_path, weights=100 * weights)
+    assert_same(once, scaled)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3])
+def test_accumulation_changes_memory_not_the_result(base, tmp_path, micro):
+    weights = np.linspace(0.5, 2, 7)
+    whole, _ = tune(base, tmp_path, weights=weights, batch_size=4, micro_batch_size=1000)
+    parts, _ = tune(base, tmp_path, weights=weights, batch_size=4, micro_batch_size=micro)
+    assert_same(whole, parts)
+
+
+def test_the_gradients_of_a_step_obey_the_laws_too(base, tmp_path):
+    """To 1e-5 in the gradient itself, where Adam's normalisation cannot hide a factor."""
+    lm = load_language_model(base)
+    model = train_module.add_lora(
+        lm.model, rank=4, lora_alpha=8, target_modules=("q_proj", "v_proj"), seed=0
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # zero at the start, which would leave the gradient of A zero
+            torch.nn.init.normal_(parameter, std=0.1)
+
+    def gradient(rows, weights):
+        data = train_module._tokenize(lm.tokenizer, rows, np.asarray(weights, float), 512)
+        model.zero_grad()
+        total = float(np.sum(weights))
+        train_module.batch_loss(model, data, np.arange(len(rows)), total).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+    ones, twice = np.ones(7), np.array([1, 1, 2, 1, 1, 1, 1])
+    duplicated = gradient([*ROWS, ROWS[2]], np.ones(8))
+    assert duplicated.abs().max() > 1e-3
+    torch.testing.assert_close(gradient(ROWS, twice), duplicated, atol=1e-5, rtol=1e-5)
+    zero = np.array([1, 1, 0, 1, 1, 1, 1])
+    removed = gradient([*ROWS[:2], *ROWS[3:]], np.ones(6))
+    torch.testing.assert_close(gradient(ROWS, zero), removed, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradient(ROWS, 3 * ones), gradient(ROWS, ones), atol=1e-5, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(base, tmp_path):
+    first, _ = tune(base, tmp_path, batch_size=3)
+    again, _ = tune(base, tmp_path, batch_size=3)
+    other, _ = tune(base, tmp_path, batch_size=3, seed=1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_training_learns(base, tmp_path):
+    _, result = tune(base, tmp_path, num_steps=30, schedule="cosine")
+    assert result.loss_trace[-1] < 0.8 * result.loss_trace[0]
+    assert len(result.loss_trace) == result.num_steps == 30
+
+
+class Killed(Exception):
+    pass
+
+
+def test_training_goes_on_from_a_checkpoint_exactly(base, tmp_path):
+    whole, result = tune(base, tmp_path, num_steps=9, batch_size=3)
+
+    def kill(step, total):
+        if step == 5:
+            raise Killed
+
+    options = {"num_steps": 9, "batch_size": 3, "checkpoint_dir": tmp_path / "checkpoints",
+               "checkpoint_every": 2}  # fmt: skip
+    with pytest.raises(Killed):
+        tune(base, tmp_path, progress=kill, **options)
+    resumed, second = tune(base, tmp_path, **options)
+    assert second.num_resumed == 4
+    assert second.loss_trace == result.loss_trace
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_half_written_checkpoint_is_never_used(base, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+
+    def kill(step, total):
+        if step == 5:
+            raise Killed
+
+    options = {"num_steps": 9, "batch_size": 3, "checkpoint_dir": checkpoints,
+               "checkpoint_every": 2}  # fmt: skip
+    with pytest.raises(Killed):
+        tune(base, tmp_path, progress=kill, **options)
+    half = checkpoints / "building-0123"
+    half.mkdir()
+    (half / "parameters.safetensors").write_bytes(b"half")
+    _, result = tune(base, tmp_path, **options)
+    assert result.num_resumed == 4
+
+
+def test_a_checkpoint_of_another_plan_is_not_used(base, tmp_path):
+    options = {"num_steps": 4, "checkpoint_dir": tmp_path / "checkpoints", "checkpoint_every": 2}
+    tune(base, tmp_path, **options)
+    _, same = tune(base, tmp_path, **options)
+    _, other = tune(base, tmp_path, **{**options, "learning_rate": 0.5})
+    assert (same.num_resumed, other.num_resumed) == (2, 0)
+
+
+def test_the_adapter_loads_with_peft_and_changes_the_answers(base, tmp_path):
+    out = tmp_path / "adapter"
+    finetune_lora(base, ROWS, np.ones(7), out, num_epochs=None, num_steps=3, learning_rate=0.05)
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    ids = torch.tensor([[1, 5, 6, 7]])
+    with torch.no_grad():
+        before = plain(input_ids=ids).logits
+        tuned = PeftModel.from_pretrained(plain, out).eval()
+        after = tuned(input_ids=ids).logits
+    assert (before - after).abs().max() > 1e-3
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base)
+    assert not config["modules_to_save"]
+    assert "base_model" in (out / "README.md").read_text()
+    assert load_language_model(base, adapter=out).tokenizer.chat_template
+
+
+def test_long_rows_are_cut_and_counted(base, tmp_path):
+    long_row = [
+        {"role": "user", "content": " ".join(WORDS * 3)},
+        {"role": "assistant", "content": "two three"},
+    ]
+    _, result = tune(base, tmp_path, rows=[*ROWS, long_row], max_length=64)
+    assert result.num_truncated == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": np.ones(3)}, "one weight per conversation"),
+        ({"weights": np.array([1, -1, 1, 1, 1, 1, 1.0])}, "row 1 is -1.0"),
+        ({"weights": np.full(7, np.nan)}, "finite numbers"),
+        ({"weights": np.zeros(7)}, "nothing to learn"),
+        ({"target_modules": ("q_proj", "w_proj")}, "no linear module called w_proj.*q_proj"),
+        ({"num_steps": None}, "either num_epochs or num_steps"),
+        ({"schedule": "linear"}, "'constant' or 'cosine'"),
+        ({"rows": [*ROWS[:6], ROWS[6][:1]]}, "row 6: .*no assistant turn"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_a_reason(base, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        tune(base, tmp_path, **options)
