@@ -42,21 +42,22 @@ ADAPTER = (
 )
 ASSETS = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER)
 
-FINETUNE = {"adapter", "evaluation"}
-COMPARE = FINETUNE | {"comparison"}
+EVERYTHING = {asset.name for asset in ASSETS}
 JOBS = {
-    "purify": {asset.name for asset in ASSETS} - COMPARE,
-    "purify_and_finetune": {asset.name for asset in ASSETS} - {"comparison"},
-    "compare": {asset.name for asset in ASSETS},
+    "purify": EVERYTHING - {"adapter", "evaluation", "comparison"},
+    "finetune": EVERYTHING - {"evaluation", "comparison"},
+    "purify_and_finetune": EVERYTHING - {"comparison"},
+    "compare": EVERYTHING,
 }
 DESCRIPTIONS = {
     "purify": "Read, embed, weigh and cut one task's rows; write the files and the report.",
+    "finetune": "Purify, and fine-tune the adapter with the learned weights.",
     "purify_and_finetune": "Purify, fine-tune the adapter with the learned weights, evaluate it.",
     "compare": "All of it, beside plain fine-tuning and random removal of as many rows.",
 }
 
 
-def job(name: str) -> dg.UnresolvedAssetJobDefinition:
+def job(name: str):
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*sorted(JOBS[name])),

@@ -34,6 +34,7 @@ __all__ = [
     "LanguageModel",
     "RenderedConversation",
     "directory_fingerprint",
+    "is_out_of_memory",
     "load_language_model",
     "render",
     "render_text",
@@ -171,6 +172,13 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES:
         raise InputError(f'Unknown dtype "{dtype}": give "auto" or one of {", ".join(DTYPES)}.')
     return DTYPES[dtype]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch might have worked."""
+    # On the CPU torch raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "allocate memory" in str(error)
 
 
 def directory_fingerprint(directory: Path) -> str:

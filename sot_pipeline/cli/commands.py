@@ -17,8 +17,8 @@ from sot_pipeline.errors import InputError
 from sot_pipeline.progress import duration
 
 SCORE_COLUMNS = {
-    "hms": "harmfulness",
-    "hps": "helpfulness",
+    "hms": "harmfulness_score",
+    "hps": "helpfulness_score",
     "accuracy": "accuracy",
     "over_refusal": "over_refusal",
 }
@@ -71,7 +71,7 @@ def run_demo(
         _print_results(document["results"])
         _print_findings(outcome)
         say(f"report: {document['report']}   ({duration(document['seconds'])})")
-    return DONE
+    return FINDINGS if outcome.failed_checks else DONE
 
 
 def run_purify(

@@ -39,6 +39,7 @@ class Stage:
         files: The task's text sets.
         settings: The task's settings; only the blocks the asset declared may be read.
         directory: Private folder; files left here become part of the artefact.
+        final_directory: Where these files will lie once the artefact is whole.
         scratch: Folder for checkpoints, kept when an attempt dies, removed after success.
         row_cache: Folder of the embeddings' row cache.
         log: Writes a line for people.
@@ -50,6 +51,7 @@ class Stage:
     files: TaskFile
     settings: Settings
     directory: Path
+    final_directory: Path
     scratch: Path
     row_cache: Path
     log: Callable[[str], None]
@@ -82,10 +84,11 @@ class CachedAsset:
     content_versioned: bool
     uses: Callable[[Settings, str], bool]
     source: Callable[[TaskFile, Settings], Mapping[str, Any]] | None
+    only_shows: tuple[str, ...]
 
     @cached_property
     def code_version(self) -> str:
-        return code_version(self.function)
+        return code_version(self.function, only_shows=self.only_shows)
 
     @cached_property
     def inputs(self) -> dict[str, type]:
@@ -106,6 +109,7 @@ def cached_asset(
     content_versioned: bool = False,
     uses: Callable[[Settings, str], bool] = lambda settings, name: True,
     source: Callable[[TaskFile, Settings], Mapping[str, Any]] | None = None,
+    only_shows: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Artifact]], CachedAsset]:
     """Declare an asset.
 
@@ -113,6 +117,8 @@ def cached_asset(
         settings: The settings that may change its result: blocks, or `block.field`.
         uses: Whether an input is read under these settings; an unread one need not exist.
         source: Identity of what the asset reads from outside the graph (file hashes).
+        only_shows: Modules that only draw what is shown beside the result; a change in them
+            does not make the result out of date.
     """
 
     def declare(function: Callable[..., Artifact]) -> CachedAsset:
@@ -126,6 +132,7 @@ def cached_asset(
             content_versioned=content_versioned,
             uses=uses,
             source=source,
+            only_shows=only_shows,
         )
 
     return declare
@@ -171,6 +178,7 @@ def materialise(
                 files=files,
                 settings=settings,
                 directory=directory,
+                final_directory=store.root / asset.name / fingerprint,
                 scratch=scratch,
                 row_cache=store.root / "rows",
                 log=log,

@@ -26,43 +26,47 @@ IGNORED = (
 )
 
 
-def code_version(function: Callable) -> str:
-    """16 hex digits that change when the function, or project code behind it, changes."""
+def code_version(function: Callable, *, only_shows: tuple[str, ...] = ()) -> str:
+    """16 hex digits that change when the function, or project code behind it, changes.
+
+    Args:
+        only_shows: Modules that draw what is shown beside the result; they do not count.
+    """
     parts: dict[str, str] = {}
-    _add_function(function, parts)
+    _add_function(function, parts, (*IGNORED, *only_shows))
     text = "\n".join(f"{name}={parts[name]}" for name in sorted(parts))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _add_function(function: Callable, parts: dict[str, str]) -> None:
+def _add_function(function: Callable, parts: dict[str, str], ignored: tuple[str, ...]) -> None:
     name = f"{function.__module__}.{function.__qualname__}"
-    if name in parts or function.__module__.startswith(IGNORED):
+    if name in parts or function.__module__.startswith(ignored):
         return
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     parts[name] = _normal_form(tree)
     for module in _project_imports(tree):
-        _add_module(module, parts)
+        _add_module(module, parts, ignored)
     for used in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}:
         value = function.__globals__.get(used)  # type: ignore[attr-defined]
         if inspect.isfunction(value) and value.__module__.startswith(PACKAGE):
-            _add_function(value, parts)
+            _add_function(value, parts, ignored)
         elif isinstance(value, str | int | float | tuple):
             parts[f"{name}.{used}"] = repr(value)
 
 
-def _add_module(name: str, parts: dict[str, str]) -> None:
-    if name not in parts and not name.startswith(IGNORED):
+def _add_module(name: str, parts: dict[str, str], ignored: tuple[str, ...]) -> None:
+    if name not in parts and not name.startswith(ignored):
         parts[name], imports = _module(name)
         for imported in imports:
-            _add_module(imported, parts)
+            _add_module(imported, parts, ignored)
 
 
 @cache
 def _module(name: str) -> tuple[str, tuple[str, ...]]:
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
+    path = _file_of(name)
+    if path is None:
         return "", ()
-    tree = ast.parse(Path(spec.origin).read_bytes())
+    tree = ast.parse(path.read_bytes())
     return _normal_form(tree), _project_imports(tree)
 
 
@@ -74,15 +78,19 @@ def _project_imports(tree: ast.AST) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             # `from package import module` may name a module too
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return tuple(sorted(n for n in names if n.startswith(f"{PACKAGE}.") and _is_module(n)))
+    return tuple(sorted(n for n in names if n.startswith(f"{PACKAGE}.") and _file_of(n)))
 
 
 @cache
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+def _file_of(name: str) -> Path | None:
+    """Source file of a module of the project, found without importing anything."""
+    package, *parts = name.split(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0], *parts)
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def _normal_form(tree: ast.AST) -> str:

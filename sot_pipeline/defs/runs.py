@@ -69,8 +69,7 @@ def run_job(home: Home, task: str, job_name: str) -> RunOutcome:
 
 
 def _asset_outcome(event: dg.DagsterEvent) -> AssetOutcome:
-    materialization = event.asset_materialization
-    assert materialization is not None
+    materialization = event.step_materialization_data.materialization
     values: dict[str, Any] = {k: v.value for k, v in materialization.metadata.items()}
     return AssetOutcome(
         asset=materialization.asset_key.to_user_string(),

@@ -36,7 +36,7 @@ def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.Data
     from sot_pipeline.selection import nearest_reference
     from sot_pipeline.texts.read import read_texts
     from sot_pipeline.transport.cost import cosine_cost
-    from sot_pipeline.transport.push_pull import score_rows as extend_potentials
+    from sot_pipeline.transport.fit import score_rows as extend_potentials
 
     settings, _ = home.settings(task)
     assets = _solved(home, task)

@@ -55,7 +55,7 @@ class TransportSettings(Block):
         None, gt=0, description="regularisation in units of the cosine cost; empty: scaled"
     )
     epsilon_in_std: float = Field(
-        2.0, gt=0, description="when epsilon is empty: multiple of the costs' pooled std"
+        1.75, gt=0, description="when epsilon is empty: multiple of the costs' pooled std"
     )
     tau: float | None = Field(None, ge=0, description="strength of KL(w || uniform)")
     target_ess: float = Field(

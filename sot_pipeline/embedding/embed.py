@@ -10,7 +10,7 @@ import torch
 
 from sot_pipeline.embedding.encoder import Encoder
 from sot_pipeline.embedding.row_cache import RowCache, row_key
-from sot_pipeline.language_model import Conversation
+from sot_pipeline.language_model import Conversation, is_out_of_memory
 
 # Rows are sorted by length inside chunks of this many, never across: a row's batch depends
 # on its chunk alone, and a kill leaves whole chunks behind.
@@ -114,7 +114,7 @@ def _embed_in_batches(
             try:
                 embedded = encoder.embed_batch([texts[key] for key in batch])
             except (RuntimeError, MemoryError) as error:
-                if len(batch) == 1 or not _out_of_memory(error):
+                if len(batch) == 1 or not is_out_of_memory(error):
                     raise
                 budget, embedded = size // 2, None  # for every later batch too
             if embedded is None:  # only now are the failed batch's tensors gone
@@ -122,9 +122,3 @@ def _embed_in_batches(
                 continue
             waiting.popleft()
             yield batch, embedded
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # On the CPU torch raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "allocate memory" in str(error)

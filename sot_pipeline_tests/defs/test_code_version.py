@@ -27,7 +27,7 @@ def version_of(tmp_path, monkeypatch):
         for name in [name for name in sys.modules if name.startswith("toy_package")]:
             del sys.modules[name]
         module._module.cache_clear()
-        module._is_module.cache_clear()
+        module._file_of.cache_clear()
         importlib.invalidate_caches()
         linecache.clearcache()
         return code_version(importlib.import_module("toy_package.main").asset)

@@ -153,32 +153,44 @@ def _evaluate(
     """Scores and answers of one model: the base, or the base with an adapter."""
     from sot_pipeline.evaluation.run import evaluate_model
     from sot_pipeline.language_model import load_language_model
-    from sot_pipeline.texts.read import read_texts
 
     path, revision = base_model_path(base_model)
-    files = stage.files.evaluation.model_dump()
-    prompts = {
-        name: read_texts(file, require_response=False).rows
-        for name, file in files.items()
-        if file is not None
-    }
-    if not prompts:
-        raise InputError(
-            f"task {stage.task!r} names no evaluation prompts: give --eval-harmful, "
-            "--eval-over-refusal or --eval-task (files of prompts)"
-        )
     settings = stage.settings.evaluation
     return evaluate_model(
         load_language_model(path, revision=revision, adapter=adapter_directory),
-        prompts,
+        _prompt_sets(stage),
         make_judge(settings),
         accuracy_mode=settings.accuracy,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
-        max_prompts=settings.max_prompts,
         num_resamples=settings.num_resamples,
         progress=stage.progress("prompts", f"answers of {label}"),
     )
+
+
+def _prompt_sets(stage: Stage) -> dict[str, Any]:
+    from sot_pipeline.evaluation.run import PromptSet
+    from sot_pipeline.texts.conversation import prompt_turns
+    from sot_pipeline.texts.read import read_texts
+
+    sets = {}
+    for name, path in stage.files.evaluation.model_dump().items():
+        if path is None:
+            continue
+        text_set = read_texts(path, require_response=False)
+        if text_set.rejected.height:
+            line, reason, detail = text_set.rejected.row(0)
+            raise InputError(f"{path}:{line}: {reason}: {detail}")
+        rows = text_set.rows.head(stage.settings.evaluation.max_prompts or text_set.rows.height)
+        sets[name] = PromptSet(
+            ids=rows["sample_id"].to_list(),
+            prompts=[
+                prompt_turns(json.loads(messages), has_response=response is not None)
+                for messages, response in rows.select("messages", "response").iter_rows()
+            ],
+            references=rows["response"].to_list(),
+        )
+    return sets
 
 
 def make_judge(settings: Any):
@@ -213,7 +225,8 @@ def make_judge(settings: Any):
     checks=(VERDICTS_READABLE,),
 )
 def evaluation(stage: Stage, adapter: Stored, aligned_base_model: Stored) -> Artifact:
-    """HmS, HpS, accuracy and over-refusal of the base model and of the purified adapter."""
+    """HmS, HpS, accuracy and over-refusal of the base model and of the purified adapter; empty
+    while the task names no prompts."""
     seed = stage.settings.finetuning.seed
     base_scores, base_answers = _evaluate(stage, aligned_base_model, None, "base")
     scores, answers = _evaluate(
@@ -228,18 +241,26 @@ def evaluation(stage: Stage, adapter: Stored, aligned_base_model: Stored) -> Art
     missing, judged = int(table["num_missing"].sum()), int(table["num_judged"].sum())
     return Artifact(
         table=table,
+        document={"judge": _judge_name(stage)},
         metadata={
             f"{row['method']} {row['score']}": row["value"] for row in table.iter_rows(named=True)
         },
         checks=(
             check(
                 VERDICTS_READABLE,
-                missing == 0,
-                f"{missing:,} of {missing + judged:,} verdicts could not be read",
+                missing == 0 and judged > 0,
+                f"{missing:,} of {missing + judged:,} verdicts could not be read"
+                if judged + missing
+                else "nothing was judged: name prompts with `sot evaluate` or in the task's file",
                 num_missing=missing,
             ),
         ),
     )
+
+
+def _judge_name(stage: Stage) -> str:
+    judge = make_judge(stage.settings.evaluation)
+    return f"{judge.name} ({judge.fingerprint[:12]})"
 
 
 def _labelled(
@@ -278,7 +299,11 @@ def comparison(
                 continue  # the adapter asset is this one
             rows, weights = select(seed)
             tables.append(_trained(stage, aligned_base_model, method, seed, rows, weights))
-    return Artifact(table=pl.concat(tables), metadata={"methods": ", ".join(["base", *selections])})
+    return Artifact(
+        table=pl.concat(tables),
+        document={"judge": _judge_name(stage)},
+        metadata={"methods": ", ".join(["base", *selections])},
+    )
 
 
 def _selections(stage: Stage, custom: pl.DataFrame, selected: pl.DataFrame):

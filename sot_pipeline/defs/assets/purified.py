@@ -17,6 +17,7 @@ CUT_SPARES_WANTED_ROWS = CheckSpec(
     kinds={"polars", "duckdb"},
     settings=("selection",),
     checks=(CUT_SPARES_WANTED_ROWS,),
+    only_shows=("sot_pipeline.report",),
 )
 def selected_samples(
     stage: Stage, custom_texts: pl.DataFrame, sample_weights: pl.DataFrame
@@ -108,8 +109,7 @@ def purified_export(
     from sot_pipeline.texts.kept_rows import write_kept_rows
 
     source = Path(custom_texts.document["path"])
-    suffix = "".join(source.suffixes[-2:]) if source.suffix in {".gz", ".zst"} else source.suffix
-    purified = stage.directory / f"purified{suffix}"
+    purified = stage.directory / f"purified.{custom_texts.document['file_type']}"
     num_written = write_kept_rows(
         source,
         selected_samples["line"].to_list(),

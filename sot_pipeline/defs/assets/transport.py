@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
-from sot_pipeline.defs.store import Artifact, Stored
+from sot_pipeline.defs.store import Artifact, Check, Stored
 
 CONVERGED = CheckSpec(
     "converged",
@@ -76,25 +76,29 @@ def push_cost(
     kinds={"jax", "duckdb"},
     settings=("transport",),
     checks=(CONVERGED, TELLS_ROWS_APART, SAFE_ANCHOR_MATCHES, REFERENCES_COVER_ROWS),
+    only_shows=("sot_pipeline.report",),
 )
 def sample_weights(
     stage: Stage,
     custom_texts: pl.DataFrame,
-    pull_cost: np.ndarray,
-    push_cost: np.ndarray,
+    pull_cost: Stored,
+    push_cost: Stored,
+    custom_embeddings: np.ndarray,
     safe_embeddings: np.ndarray,
     harmful_embeddings: np.ndarray,
 ) -> Artifact:
     """Weight of each custom row: the minimiser of Eq. 5 on the simplex, with the dual potentials
     that new rows are scored with."""
     from sot_pipeline.selection import nearest_reference, ranks
-    from sot_pipeline.transport.push_pull import learn_weights, pooled_std
+    from sot_pipeline.transport.cost import pooled_std
+    from sot_pipeline.transport.push_pull import learn_weights
 
     settings = stage.settings.transport
-    scale = pooled_std(pull_cost, push_cost)
+    pull, push = pull_cost.array(), push_cost.array()
+    scale = pooled_std(pull, push)
     fit = learn_weights(
-        pull_cost,
-        push_cost,
+        pull,
+        push,
         lambda_push=settings.lambda_push,
         epsilon=settings.epsilon or settings.epsilon_in_std * scale,
         tau=settings.tau,
@@ -106,8 +110,8 @@ def sample_weights(
         progress=stage.progress("steps"),
     )
     save_fit(fit, stage.directory / "fit")
-    nearest_safe, safe_cost = nearest_reference(pull_cost)
-    nearest_harmful, harmful_cost = nearest_reference(push_cost)
+    nearest_safe, safe_cost = nearest_reference(pull)
+    nearest_harmful, harmful_cost = nearest_reference(push)
     table = custom_texts.select("sample_id").with_columns(
         pl.Series("log_weight", fit.log_weights),
         pl.Series("weight", fit.weights),
@@ -137,7 +141,74 @@ def sample_weights(
         document=document | {"objective_trace": [float(v) for v in fit.objective_trace]},
         metadata=document | {"marginal_errors": str(fit.marginal_errors)},
         plots=_plots(fit),
-        checks=_checks(fit, pull_cost, push_cost, safe_embeddings, harmful_embeddings),
+        checks=_checks(
+            fit,
+            (custom_embeddings, safe_embeddings, harmful_embeddings),
+            saved_center(pull_cost),
+        ),
+    )
+
+
+def _checks(
+    fit, embeddings: tuple[np.ndarray, np.ndarray, np.ndarray], center: np.ndarray | None
+) -> tuple[Check, ...]:
+    from sot_pipeline.transport.diagnostics import (
+        anchor_match,
+        reference_coverage,
+        weight_collapse,
+    )
+
+    collapse = weight_collapse(fit)
+    anchor = anchor_match(embeddings[0], embeddings[1], center=center)
+    coverage = reference_coverage(*embeddings, center=center)
+    spread = (
+        f"effective sample size {fit.effective_sample_size:,.0f} of {len(fit.log_weights):,} rows, "
+        f"potentials spread {collapse.signal_to_noise:.1f} times what chance gives"
+    )
+    remedies = {
+        "none": "",
+        "nothing_learned": ": nothing was learned, the references do not tell these rows apart",
+        "degenerate": ": a few rows carry all the weight, raise transport.target_ess",
+    }
+    matched = (
+        "too few rows to tell whether the safe reference matches the task"
+        if anchor.matched is None
+        else f"mixing of custom and safe rows {anchor.mixing:.2f} (0.5: one population; at least "
+        f"{anchor.threshold:.2f} expected)"
+        + ("" if anchor.matched else ": use a safe reference with rows of the same task")
+    )
+    return (
+        check(
+            CONVERGED,
+            fit.converged,
+            f"residual {fit.residual:.2g} after {fit.num_steps} steps, tolerance "
+            f"{fit.tolerance:.2g}; marginal errors {fit.marginal_errors[0]:.1g} and "
+            f"{fit.marginal_errors[1]:.1g}"
+            + ("" if fit.converged else ": raise transport.max_steps or transport.epsilon_in_std"),
+            residual=fit.residual,
+            num_steps=fit.num_steps,
+        ),
+        check(
+            TELLS_ROWS_APART,
+            collapse.verdict == "none",
+            spread + remedies[collapse.verdict],
+            effective_share=collapse.effective_share,
+            signal_to_noise=collapse.signal_to_noise,
+        ),
+        check(
+            SAFE_ANCHOR_MATCHES,
+            anchor.matched is not False,
+            matched,
+            **({} if anchor.matched is None else {"mixing": anchor.mixing}),
+        ),
+        check(
+            REFERENCES_COVER_ROWS,
+            coverage.covered,
+            f"{coverage.uncovered_share:.1%} of the custom rows lie farther from both references "
+            f"than 99 % of the references' own rows do (at most {coverage.threshold:.0%} expected)"
+            + ("" if coverage.covered else ": add reference rows like them"),
+            uncovered_share=coverage.uncovered_share,
+        ),
     )
 
 
@@ -169,7 +240,7 @@ def load_fit(directory: Path):
     """The fit that `save_fit` wrote."""
     import json
 
-    from sot_pipeline.transport.push_pull import PushPullFit
+    from sot_pipeline.transport.fit import PushPullFit
 
     values = json.loads((directory / "scalars.json").read_text())
     values["marginal_errors"] = tuple(values["marginal_errors"])
