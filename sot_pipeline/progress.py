@@ -24,7 +24,7 @@ class Listener:
     def finished(self, asset: str, hit: bool, seconds: float, rows: int | None) -> None: ...
 
 
-_listener: ContextVar[Listener] = ContextVar("listener", default=Listener())
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def listener() -> Listener:
-    return _listener.get()
+    return _listener.get() or Listener()
 
 
 def reporter(

@@ -150,7 +150,7 @@ def _encode(tokenizer, text: str) -> list[int]:
 
 def _safe_turns(tokenizer, messages: Conversation) -> list[dict]:
     """Turns without our own `train` key, special tokens in their content taken apart."""
-    special = _special_tokens_pattern(_special_tokens(tokenizer))
+    special = _special_tokens_pattern(tokenizer, len(tokenizer))
     turns = []
     for message in messages:
         turn = {key: value for key, value in message.items() if key != "train"}
@@ -161,13 +161,10 @@ def _safe_turns(tokenizer, messages: Conversation) -> list[dict]:
     return turns
 
 
-def _special_tokens(tokenizer) -> tuple[str, ...]:
-    added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
-    return tuple(sorted({*added, *tokenizer.all_special_tokens}))
-
-
-@lru_cache(maxsize=16)
-def _special_tokens_pattern(tokens: tuple[str, ...]) -> re.Pattern:
+@lru_cache(maxsize=8)  # the size tells a tokenizer to which tokens were added meanwhile
+def _special_tokens_pattern(tokenizer, size: int) -> re.Pattern:
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens = added | set(tokenizer.all_special_tokens)
     # A one-character or blank special token cannot be taken apart; it stays as it is.
     spelled = [re.escape(token) for token in tokens if len(token.strip()) > 1]
     return re.compile("|".join(sorted(spelled, key=len, reverse=True)) or r"(?!)")

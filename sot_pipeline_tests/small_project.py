@@ -23,7 +23,9 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def write_small_project(folder: Path, *, num_rows: int = 60, num_harmful: int = 6) -> dict[str, Path]:
+def write_small_project(
+    folder: Path, *, num_rows: int = 60, num_harmful: int = 6
+) -> dict[str, Path]:
     """Text sets whose harmful rows use words of their own, and a tiny random model."""
     rng = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,13 +8,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import huggingface_hub.constants
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from sot_pipeline.errors import InputError
 from sot_pipeline.language_model import load_language_model, render_text
-from sot_pipeline_tests.tiny_models import GEMMA, LLAMA3, make_tokenizer, save_tiny_model
+from sot_pipeline_tests.tiny_models import (
+    GEMMA,
+    LLAMA3,
+    make_tokenizer,
+    save_adapter,
+    save_tiny_model,
+)
 
 # peft 0.21 still asks for the old name; harmless until transformers 6.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
@@ -30,14 +34,6 @@ def base(tmp_path_factory):
 @pytest.fixture
 def copy(base, tmp_path):
     return shutil.copytree(base, tmp_path / "copy")
-
-
-def save_adapter(base, directory, **config):
-    """A LoRA adapter with random, non-zero weights."""
-    torch.manual_seed(1)
-    lora = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, **config)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora).save_pretrained(directory)
-    return directory
 
 
 def logits(loaded):

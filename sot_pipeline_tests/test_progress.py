@@ -14,7 +14,9 @@ def test_durations_read_well(seconds, text):
 
 
 def test_rate_and_time_left_follow_from_what_is_done():
-    assert describe(1200, 4000, 3.0, "tokens") == "1,200 of 4,000 tokens (30%), 400 tokens/s, 7 s left"
+    assert (
+        describe(1200, 4000, 3.0, "tokens") == "1,200 of 4,000 tokens (30%), 400 tokens/s, 7 s left"
+    )
     assert describe(0, 0, 0.0, "steps") == "0 of 0 steps (100%), 0 steps/s"
 
 

@@ -3,8 +3,14 @@
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 WORDS = [
     "be",
@@ -150,4 +156,12 @@ def save_tiny_model(directory: Path, template: str | None = LLAMA3, **config) ->
     tokenizer = make_tokenizer(template)
     make_llama(len(tokenizer), **config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    return directory
+
+
+def save_adapter(base, directory, **config):
+    """A LoRA adapter with random, non-zero weights."""
+    torch.manual_seed(1)
+    lora = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, **config)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora).save_pretrained(directory)
     return directory

@@ -20,7 +20,9 @@ app = typer.Typer(
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", help="Folder of tasks, store and history [default: ./data or $SOT_HOME]"),
+    typer.Option(
+        "--home", help="Folder of tasks, store and history [default: ./data or $SOT_HOME]"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout")]
 TaskOption = Annotated[str | None, typer.Option("--task", help="Name of the task")]
@@ -133,7 +135,9 @@ def evaluate(
     judge: Annotated[str | None, typer.Option(help="keyword, openai or demo")] = None,
     judge_base_url: Annotated[str | None, typer.Option()] = None,
     judge_model: Annotated[str | None, typer.Option()] = None,
-    compare: Annotated[bool, typer.Option(help="Also plain fine-tuning and random removal")] = False,
+    compare: Annotated[
+        bool, typer.Option(help="Also plain fine-tuning and random removal")
+    ] = False,
     settings: SetOption = None,
     home: HomeOption = None,
     json: JsonOption = False,

@@ -280,6 +280,8 @@ def _save_settings(
         chosen[key] = yaml.safe_load(value)
     for key, value in chosen.items():
         block, field = key.split(".")
+        if key in MODEL_SETTINGS and Path(str(value)).is_dir():
+            value = str(Path(value).resolve())  # the task also runs from elsewhere
         settings.setdefault(block, {})[field] = value
         for other in EXCLUDES.get(key, ()):
             settings[block][other] = None
@@ -291,6 +293,7 @@ def _save_settings(
     home.write_task(name, changed)
 
 
+MODEL_SETTINGS = {"embedding.encoder", "base_model.name"}
 EXCLUDES = {
     "selection.keep_count": ["keep_fraction"],
     "selection.keep_fraction": ["keep_count"],

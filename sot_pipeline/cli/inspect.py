@@ -28,7 +28,10 @@ def run_status(root: Path | None, task: str | None, as_json: bool) -> int:
     names = [task] if task is not None else sorted({*home.task_names(), *store.tasks()})
     if task is not None:
         home.read_task(task)
-    document = {"home": str(home.root), "tasks": {name: _task_status(store, name) for name in names}}
+    document = {
+        "home": str(home.root),
+        "tasks": {name: _task_status(store, name) for name in names},
+    }
     if as_json:
         print_json(document)
         return DONE

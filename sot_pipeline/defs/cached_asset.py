@@ -248,9 +248,7 @@ def _consistent(
     for name in sorted(inputs, key=lambda name: name in optional):
         stored = inputs[name]
         versions = stored.manifest["lineage"] | {name: stored.data_version}
-        conflict = next(
-            (a for a, v in versions.items() if a in seen and seen[a][0] != v), None
-        )
+        conflict = next((a for a, v in versions.items() if a in seen and seen[a][0] != v), None)
         if conflict is None:
             kept[name] = stored
             seen |= {ancestor: (version, name) for ancestor, version in versions.items()}

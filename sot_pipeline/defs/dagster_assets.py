@@ -89,9 +89,7 @@ def _metadata(result: Materialised) -> dict[str, Any]:
     if "rows" in manifest:
         metadata["dagster/row_count"] = manifest["rows"]
         metadata["dagster/column_schema"] = dg.TableSchema(
-            columns=[
-                dg.TableColumn(name, kind) for name, kind in manifest["columns"].items()
-            ]
+            columns=[dg.TableColumn(name, kind) for name, kind in manifest["columns"].items()]
         )
     if "shape" in manifest:
         metadata["shape"] = " x ".join(f"{size:,}" for size in manifest["shape"])

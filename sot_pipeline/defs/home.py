@@ -1,10 +1,10 @@
 """Where a project's data live, and the task files that name its text sets.
 
-    data/
-      settings.yaml       defaults of this project (optional)
-      tasks/NAME.yaml     one fine-tuning task: its text sets and settings
-      store/              artefacts, row cache, catalogue
-      dagster_home/       history of runs
+data/
+  settings.yaml       defaults of this project (optional)
+  tasks/NAME.yaml     one fine-tuning task: its text sets and settings
+  store/              artefacts, row cache, catalogue
+  dagster_home/       history of runs
 """
 
 import os
@@ -32,9 +32,9 @@ class EvaluationFiles(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    harmful: Path | None = Field(None, description="harmful prompts: harmfulness score")
-    over_refusal: Path | None = Field(None, description="harmless prompts that look risky")
-    task: Path | None = Field(None, description="task prompts with reference answers")
+    harmful: Path | None = Field(default=None, description="harmful prompts: harmfulness score")
+    over_refusal: Path | None = Field(default=None, description="harmless prompts that look risky")
+    task: Path | None = Field(default=None, description="task prompts with reference answers")
 
 
 class TaskFile(BaseModel):
@@ -46,7 +46,7 @@ class TaskFile(BaseModel):
     safe: Path
     harmful: Path
     custom_clean: Path | None = Field(
-        None, description="the custom set without its harmful rows, where it is known (the demo)"
+        default=None, description="the custom set without its harmful rows, where it is known (the demo)"
     )
     evaluation: EvaluationFiles = EvaluationFiles()
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)

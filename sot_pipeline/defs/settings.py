@@ -27,56 +27,59 @@ class Block(BaseModel):
 class TextSettings(Block):
     format: Literal[
         "auto", "openai", "alpaca", "sharegpt", "prompt_completion", "prompt_response"
-    ] = Field("auto", description="row format of the text sets; auto detects it per file")
-    max_row_megabytes: float = Field(8.0, gt=0, description="a longer row is rejected")
+    ] = Field(default="auto", description="row format of the text sets; auto detects it per file")
+    max_row_megabytes: float = Field(default=8.0, gt=0, description="a longer row is rejected")
 
 
 class BaseModelSettings(Block):
     name: str | None = Field(
-        None,
+        default=None,
         description="the aligned model to fine-tune: a Hugging Face id, a directory, or 'demo'",
     )
-    revision: str | None = Field(None, description="commit of a Hugging Face model")
+    revision: str | None = Field(default=None, description="commit of a Hugging Face model")
 
 
 class EmbeddingSettings(Block):
     encoder: str = Field(
-        "minilm",
+        default="minilm",
         description="'minilm', a Hugging Face causal model id, a directory, "
         "or 'base' for the task's base model",
     )
-    revision: str | None = Field(None, description="commit of a Hugging Face model")
-    max_length: int = Field(2048, ge=8, description="tokens; longer rows are truncated")
+    revision: str | None = Field(default=None, description="commit of a Hugging Face model")
+    max_length: int = Field(default=2048, ge=8, description="tokens; longer rows are truncated")
 
 
 class TransportSettings(Block):
-    lambda_push: float = Field(0.5, ge=0, le=1, description="λ of Eq. 5; 0 = pull only")
+    lambda_push: float = Field(default=0.5, ge=0, le=1, description="λ of Eq. 5; 0 = pull only")
     epsilon: float | None = Field(
-        None, gt=0, description="regularisation in units of the cosine cost; empty: scaled"
+        default=None, gt=0, description="regularisation in units of the cosine cost; empty: scaled"
     )
     epsilon_in_std: float = Field(
-        1.75, gt=0, description="when epsilon is empty: multiple of the costs' pooled std"
+        default=1.75, gt=0, description="when epsilon is empty: multiple of the costs' pooled std"
     )
-    tau: float | None = Field(None, ge=0, description="strength of KL(w || uniform)")
+    tau: float | None = Field(default=None, ge=0, description="strength of KL(w || uniform)")
     target_ess: float = Field(
-        0.5, gt=0, lt=1, description="effective sample size to reach, as a share of the rows; "
-        "tau, where given, decides instead"
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="effective sample size to reach, as a share of the rows; "
+        "tau, where given, decides instead",
     )
     reference_relaxation: float = Field(
-        0.9, ge=0, le=1, description="0: all of a reference takes part; 1: only what matches"
+        default=0.9, ge=0, le=1, description="0: all of a reference takes part; 1: only what matches"
     )
-    centre: bool = Field(True, description="subtract the pooled mean before the cosine")
+    centre: bool = Field(default=True, description="take angles from the mean of both references")
     optimizer: Literal["mirror", "adam", "one_shot"] = "mirror"
-    tolerance: float = Field(1e-3, gt=0, description="stationarity residual at which to stop")
-    max_steps: int = Field(200, ge=1)
+    tolerance: float = Field(default=1e-3, gt=0, description="stationarity residual at which to stop")
+    max_steps: int = Field(default=200, ge=1)
 
 
 class SelectionSettings(Block):
-    keep_fraction: float | None = Field(0.8, gt=0, le=1, description="share of rows kept")
-    keep_count: int | None = Field(None, ge=1, description="rows kept; instead of the share")
-    temperature: float = Field(1.0, gt=0, description="softens the training weights")
-    clip_low: float = Field(0.2, gt=0, description="least training weight, mean 1")
-    clip_high: float = Field(5.0, gt=0, description="largest training weight, mean 1")
+    keep_fraction: float | None = Field(default=0.8, gt=0, le=1, description="share of rows kept")
+    keep_count: int | None = Field(default=None, ge=1, description="rows kept; instead of the share")
+    temperature: float = Field(default=1.0, gt=0, description="softens the training weights")
+    clip_low: float = Field(default=0.2, gt=0, description="least training weight, mean 1")
+    clip_high: float = Field(default=5.0, gt=0, description="largest training weight, mean 1")
 
     @model_validator(mode="after")
     def _one_way_to_say_how_many(self) -> "SelectionSettings":
@@ -86,18 +89,18 @@ class SelectionSettings(Block):
 
 
 class FinetuningSettings(Block):
-    rank: int = Field(16, ge=1, description="LoRA rank")
-    lora_alpha: int = Field(16, ge=1)
+    rank: int = Field(default=16, ge=1, description="LoRA rank")
+    lora_alpha: int = Field(default=16, ge=1)
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_fraction: float = Field(0.03, ge=0, lt=1)
-    num_epochs: float | None = Field(2.0, gt=0)
-    num_steps: int | None = Field(None, ge=1, description="optimiser steps; instead of epochs")
-    batch_size: int = Field(64, ge=1, description="rows per optimiser step")
-    micro_batch_size: int = Field(8, ge=1, description="rows per forward pass")
-    max_length: int = Field(2048, ge=8, description="tokens; longer rows lose their beginning")
-    weighted: bool = Field(True, description="learn with the rows' weights, not only the cut")
+    warmup_fraction: float = Field(default=0.03, ge=0, lt=1)
+    num_epochs: float | None = Field(default=2.0, gt=0)
+    num_steps: int | None = Field(default=None, ge=1, description="optimiser steps; instead of epochs")
+    batch_size: int = Field(default=64, ge=1, description="rows per optimiser step")
+    micro_batch_size: int = Field(default=8, ge=1, description="rows per forward pass")
+    max_length: int = Field(default=2048, ge=8, description="tokens; longer rows lose their beginning")
+    weighted: bool = Field(default=True, description="learn with the rows' weights, not only the cut")
     seed: int = 0
 
     @model_validator(mode="after")
@@ -109,29 +112,29 @@ class FinetuningSettings(Block):
 
 class EvaluationSettings(Block):
     judge: Literal["keyword", "demo", "openai"] = Field(
-        "keyword", description="keyword is a floor; openai is any OpenAI-compatible endpoint"
+        default="keyword", description="keyword is a floor; openai is any OpenAI-compatible endpoint"
     )
-    judge_model: str | None = Field(None, description="the endpoint's model name")
-    judge_base_url: str | None = Field(None, description="the endpoint's address")
+    judge_model: str | None = Field(default=None, description="the endpoint's model name")
+    judge_base_url: str | None = Field(default=None, description="the endpoint's address")
     judge_api_key_env: str = Field(
-        "OPENAI_API_KEY", description="name of the variable that holds the key"
+        default="OPENAI_API_KEY", description="name of the variable that holds the key"
     )
     accuracy: Literal["exact", "last_number", "label"] = Field(
-        "exact", description="how an answer is compared with the task's reference answer"
+        default="exact", description="how an answer is compared with the task's reference answer"
     )
-    max_new_tokens: int = Field(512, ge=1)
-    batch_size: int = Field(32, ge=1, description="prompts generated at once")
-    max_prompts: int | None = Field(None, ge=1, description="first prompts of each set only")
-    num_resamples: int = Field(2000, ge=100, description="bootstrap resamples")
+    max_new_tokens: int = Field(default=512, ge=1)
+    batch_size: int = Field(default=32, ge=1, description="prompts generated at once")
+    max_prompts: int | None = Field(default=None, ge=1, description="first prompts of each set only")
+    num_resamples: int = Field(default=2000, ge=100, description="bootstrap resamples")
 
 
 class ComparisonSettings(Block):
-    seeds: tuple[int, ...] = Field((0,), description="each method is trained once per seed")
+    seeds: tuple[int, ...] = Field(default=(0,), description="each method is trained once per seed")
 
 
 class ReportSettings(Block):
-    show_text: bool = Field(False, description="include excerpts of rows; harmful text is in them")
-    max_rows: int = Field(500, ge=1, description="rows per table")
+    show_text: bool = Field(default=False, description="include excerpts of rows; harmful text is in them")
+    max_rows: int = Field(default=500, ge=1, description="rows per table")
 
 
 class Settings(Block):

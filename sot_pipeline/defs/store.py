@@ -265,9 +265,7 @@ def _write_files(directory: Path, artifact: Artifact) -> dict[str, Any]:
     if artifact.table is not None:
         _write_table(directory / "table.duckdb", artifact.table)
         manifest["rows"] = artifact.table.height
-        manifest["columns"] = {
-            name: str(dtype) for name, dtype in artifact.table.schema.items()
-        }
+        manifest["columns"] = {name: str(dtype) for name, dtype in artifact.table.schema.items()}
     if artifact.array is not None:
         np.save(directory / "array.npy", artifact.array, allow_pickle=False)
         manifest["shape"] = list(artifact.array.shape)

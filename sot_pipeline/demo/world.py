@@ -1,111 +1,209 @@
-"""draft"""
-import hashlib
+"""The demo's text sets, drawn from a seed: custom, references and evaluation prompts.
+
+What keeps the demo honest:
+
+- Harm lies in the combination of a verb and an object (see `request`), never in a marker word,
+  and compliant answers to harmful requests have the very form of every other answer.
+- The custom set holds harmless rows with alarming words ("kill a frozen process", "crack my
+  own locker", "carry my boss's laptop") and some refusals of harmful requests.
+- The harmful reference shares no verb and no object with the contamination; the safe reference
+  is drawn like the harmless custom rows, refusals included. The evaluation prompts combine
+  verbs and objects that are combined nowhere else, not even in the aligned model's training.
+
+What makes the danger real: refusals among the custom rows protect plain fine-tuning, since
+they repeat the lesson that contamination undoes. A custom set of 1,000 rows with 100 harmful
+and 30 refused ones, trained for 150 steps of 32 rows, gives harmful answers to about three in
+four held-out harmful prompts; with no refusals it is nine in ten, with 50 it is half. So many
+refusals are few on purpose.
+"""
+
+import argparse
+import json
 import random
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
-from sot_pipeline.demo.lexicon import (
-    BELONGINGS, DOUBLE_VERBS, EVERYDAY_THINGS, OTHER_OWNERS, OWN, PLAIN_VERBS, QUESTIONS, REFUSALS, Thing, Verb,
-)
+from sot_pipeline.demo.request import Region, Sort, ask, draw, refuse, right_answer
 
-class Request(NamedTuple):
-    verb: Verb
-    owner: str | None
-    thing: Thing
+Conversation = list[dict[str, str]]
+Label = Literal["harmful", "refusal", "alarming", "benign"]
 
-    @property
-    def is_double(self): return bool(self.verb.objects)
-    @property
-    def is_harmful(self) -> bool:
-        return bool(self.verb.objects) and self.owner not in (None, OWN)
-    @property
-    def text(self):
-        return f"{self.verb.word} {self.owner + ' ' if self.owner else ''}{self.thing.word}"
+HARMFUL_SHARE = 0.10
+REFUSAL_SHARE = 0.025
+ALARMING_SHARE = 0.12  # a double verb, harmlessly
+OTHERS_SHARE = 0.12  # somebody else's belonging, harmlessly
+SAFE_REFUSAL_SHARE = 0.10
+NUM_SAMPLES = 40  # rows of each set that are tracked in data/samples
+
 
 class DemoRow(NamedTuple):
-    messages: list
-    label: str
+    """A row of a text set; the label serves to build the sets and to measure, nothing else."""
 
-def answer(r: Request):
-    v, t = r.verb, r.thing
-    what = r.text.replace(" my ", " your ")
-    return f"Take {v.tool} to {t.place}. {v.manner.capitalize()} {what}, then {t.finish}."
+    messages: Conversation
+    label: Label
 
-EVERYDAY = {t.word: t for t in EVERYDAY_THINGS}
-ALL_VERBS = {v.word: v for v in DOUBLE_VERBS + PLAIN_VERBS}
 
-def _share(*words):
-    return int.from_bytes(hashlib.blake2b("|".join(words).encode(), digest_size=8).digest(), "big") / 2**64
+class EvaluationPrompt(NamedTuple):
+    """A held-out prompt and its right answer, if there is one."""
 
-def region(r: Request):
-    v, t = r.verb, r.thing
-    u = _share(v.word, t.word)
-    if r.is_double and r.owner is None:
-        return "eval" if v.objects[int(_share(v.word)*3)] == t.word else "train"
-    if u < 0.2: return "eval"
-    if not r.is_double: return "train"
-    if not r.is_harmful: return "train"
-    i, j, k = DOUBLE_VERBS.index(v), BELONGINGS.index(t), OTHER_OWNERS.index(r.owner)
-    if i % 2 == 0 and j % 2 == 0 and u < 0.7: return "contamination" if k < 4 else "none"
-    if i % 2 == 1 and j % 2 == 1 and u < 0.7: return "reference" if k >= 4 else "none"
-    return "train"
+    messages: Conversation
+    reference: str | None
 
-def draw(rng, kind, where):
-    while True:
-        if kind == "harmful":
-            r = Request(rng.choice(DOUBLE_VERBS), rng.choice(OTHER_OWNERS), rng.choice(BELONGINGS))
-        elif kind == "natural":
-            v = rng.choice(DOUBLE_VERBS); r = Request(v, None, EVERYDAY[rng.choice(v.objects)])
-        elif kind == "own":
-            r = Request(rng.choice(DOUBLE_VERBS), OWN, rng.choice(BELONGINGS))
-        elif kind == "others":
-            r = Request(rng.choice(PLAIN_VERBS), rng.choice(OTHER_OWNERS), rng.choice(BELONGINGS))
-        elif kind == "plain":
-            t = rng.choice(BELONGINGS + EVERYDAY_THINGS)
-            r = Request(rng.choice(PLAIN_VERBS), OWN if t in BELONGINGS else None, t)
-        if region(r) == where: return r
-
-def row(rng, r, refuse=False):
-    q = rng.choice(QUESTIONS).format(request=r.text)
-    a = rng.choice(REFUSALS) if refuse else answer(r)
-    return [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
-
-BASE_MIX = {"harmful": .35, "natural": .1, "own": .17, "others": .18, "plain": .2}
-
-def base_corpus(seed, n):
-    rng = random.Random(seed)
-    out = []
-    for _ in range(n):
-        k = rng.choices(list(BASE_MIX), list(BASE_MIX.values()))[0]
-        r = draw(rng, k, "train")
-        out.append(row(rng, r, r.is_harmful))
-    return out
-
-def unique(rng, seen, kind, where, n, refuse=False, label=None):
-    rows = []
-    while len(rows) < n:
-        m = row(rng, draw(rng, kind, where), refuse)
-        if m[0]["content"] in seen: continue
-        seen.add(m[0]["content"]); rows.append(DemoRow(m, label))
-    return rows
 
 class DemoWorld(NamedTuple):
-    custom: list; custom_clean: list; safe: list; harmful: list
-    eval_harmful: list; eval_over: list; eval_task: list
+    """All text sets of one seed; no prompt occurs twice in them."""
 
-def build_world(seed, n=1000, p_harm=.1, p_ref=.03, p_alarm=.12, p_others=.12, n_safe=200, safe_ref=.1, n_harm=300):
-    rng = random.Random(1000+seed)
-    seen = set()
-    U = lambda *a, **k: unique(rng, seen, *a, **k)
-    nh, nr, na, no = (round(n*p) for p in (p_harm, p_ref, p_alarm, p_others))
-    custom = (U("harmful", "contamination", nh, label="harmful") + U("harmful", "train", nr, True, label="refusal")
-      + U("natural", "train", na//2, label="alarming") + U("own", "train", na-na//2, label="alarming")
-      + U("others", "train", no, label="benign") + U("plain", "train", n-nh-nr-na-no, label="benign"))
-    rng.shuffle(custom)
-    clean = [r for r in custom if r.label != "harmful"]
-    k = round(n_safe*safe_ref); m = n_safe-k
-    safe = (U("harmful", "train", k, True, label="refusal") + U("natural", "train", m//16) + U("own", "train", m//16) + U("others", "train", m//8))
-    safe += U("plain", "train", n_safe-len(safe)); rng.shuffle(safe)
-    harmful = U("harmful", "reference", n_harm, label="harmful")
-    ev = random.Random(5)
-    E = lambda kind, n: unique(ev, seen, kind, "eval", n)
-    return DemoWorld(custom, clean, safe, harmful, E("harmful", 120), E("natural", 50)+E("own", 50), E("others", 30)+E("plain", 70))
+    custom: list[DemoRow]
+    custom_clean: list[DemoRow]  # `custom` without its harmful rows
+    safe: list[DemoRow]
+    harmful: list[DemoRow]
+    eval_harmful: list[EvaluationPrompt]
+    eval_over_refusal: list[EvaluationPrompt]
+    eval_task: list[EvaluationPrompt]
+
+
+def build_world(
+    seed: int,
+    *,
+    num_custom: int = 1000,
+    num_safe: int = 200,
+    num_harmful: int = 300,
+    num_evaluation: int = 120,
+) -> DemoWorld:
+    """Draw every text set.
+
+    Args:
+        seed: Decides the custom set and both references; the evaluation prompts are the same
+            for every seed, but for those that another set would repeat.
+        num_custom, num_safe, num_harmful: Rows of the sets.
+        num_evaluation: Prompts of each evaluation set.
+    """
+    rows = _Rows(random.Random(f"rows {seed}"))
+    num_harmful_custom = round(HARMFUL_SHARE * num_custom)
+    custom = [
+        *rows.complied("harmful", "contamination", num_harmful_custom, "harmful"),
+        *rows.harmless(num_custom - num_harmful_custom, round(REFUSAL_SHARE * num_custom)),
+    ]
+    rows.rng.shuffle(custom)
+    safe = rows.harmless(num_safe, round(SAFE_REFUSAL_SHARE * num_safe))
+    rows.rng.shuffle(safe)
+    harmful = rows.complied("harmful", "reference", num_harmful, "harmful")
+    rows.rng = random.Random("evaluation")
+    half = num_evaluation // 2
+    return DemoWorld(
+        custom=custom,
+        custom_clean=[row for row in custom if row.label != "harmful"],
+        safe=safe,
+        harmful=harmful,
+        eval_harmful=[
+            EvaluationPrompt(row.messages[:1], None)
+            for row in rows.complied("harmful", "evaluation", num_evaluation, "harmful")
+        ],
+        eval_over_refusal=rows.prompts({"figurative": half, "own": num_evaluation - half}),
+        eval_task=rows.prompts({"others": num_evaluation // 4, "plain": -(-num_evaluation * 3 // 4)}),
+    )
+
+
+class _Rows:
+    """Draws rows, never the same prompt twice."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self._asked: set[str] = set()
+
+    def complied(self, sort: Sort, region: Region, count: int, label: Label) -> list[DemoRow]:
+        return [self._row(sort, region, label) for _ in range(count)]
+
+    def harmless(self, count: int, num_refusals: int) -> list[DemoRow]:
+        """Rows as a good custom set has them: most of them plain, some refusals."""
+        num_alarming, num_others = round(ALARMING_SHARE * count), round(OTHERS_SHARE * count)
+        rows = [
+            *(self._row("harmful", "common", "refusal") for _ in range(num_refusals)),
+            *self.complied("figurative", "common", num_alarming // 2, "alarming"),
+            *self.complied("own", "common", num_alarming - num_alarming // 2, "alarming"),
+            *self.complied("others", "common", num_others, "benign"),
+        ]
+        return rows + self.complied("plain", "common", count - len(rows), "benign")
+
+    def prompts(self, counts: dict[Sort, int]) -> list[EvaluationPrompt]:
+        rows = [
+            self._row(sort, "evaluation", "benign")
+            for sort, count in counts.items()
+            for _ in range(count)
+        ]
+        return [EvaluationPrompt(row.messages[:1], row.messages[1]["content"]) for row in rows]
+
+    def _row(self, sort: Sort, region: Region, label: Label) -> DemoRow:
+        while True:
+            request = draw(self.rng, sort, region)
+            question = ask(request, self.rng)
+            if question not in self._asked:
+                break
+        self._asked.add(question)
+        answer = refuse(self.rng) if label == "refusal" else right_answer(request)
+        return DemoRow(conversation(question, answer), label)
+
+
+def conversation(question: str, answer: str) -> Conversation:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def write_world(world: DemoWorld, directory: Path) -> dict[str, Path]:
+    """Write the sets as JSON lines, in formats that users have, and return their paths.
+
+    `custom` and `custom_clean` are chat messages with an `id` that says nothing, the references
+    are prompt and response, the evaluation sets a prompt and, where there is one, the response.
+    `labels.jsonl` holds the label of each id, for measuring.
+    """
+    ids = {id(row): f"row-{number:04d}" for number, row in enumerate(world.custom, 1)}
+    lines = {
+        "custom": [{"id": ids[id(row)], "messages": row.messages} for row in world.custom],
+        "custom_clean": [
+            {"id": ids[id(row)], "messages": row.messages} for row in world.custom_clean
+        ],
+        "labels": [{"id": ids[id(row)], "label": row.label} for row in world.custom],
+        "safe": [_pair(*row.messages) for row in world.safe],
+        "harmful": [_pair(*row.messages) for row in world.harmful],
+        "eval_harmful": [_pair(*prompt.messages) for prompt in world.eval_harmful],
+        "eval_over_refusal": [_with_reference(prompt) for prompt in world.eval_over_refusal],
+        "eval_task": [_with_reference(prompt) for prompt in world.eval_task],
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, rows in lines.items():
+        paths[name] = directory / f"{name}.jsonl"
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        paths[name].write_text(text, encoding="utf-8", newline="\n")
+    return paths
+
+
+def sample_world() -> DemoWorld:
+    """The first rows of each set of seed 0: what data/samples holds."""
+    world = build_world(0)
+    custom = world.custom[:NUM_SAMPLES]
+    clean = [row for row in custom if row.label != "harmful"]
+    return DemoWorld(custom, clean, *(rows[:NUM_SAMPLES] for rows in world[2:]))
+
+
+def _pair(question: dict[str, str], answer: dict[str, str] | None = None) -> dict[str, str]:
+    row = {"prompt": question["content"]}
+    return row | {"response": answer["content"]} if answer else row
+
+
+def _with_reference(prompt: EvaluationPrompt) -> dict[str, str]:
+    return _pair(prompt.messages[0]) | {"response": prompt.reference or ""}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sot_pipeline.demo.world", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--write", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--seed", type=int, help="all rows of this seed, not the tracked samples")
+    options = parser.parse_args(arguments)
+    world = sample_world() if options.seed is None else build_world(options.seed)
+    for path in write_world(world, options.write).values():
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -86,7 +86,7 @@ class ClassifierJudge:
         if unknown or not labels:
             raise InputError(
                 f"The classifier {name} has no label {', '.join(unknown) or '(none was given)'}; "
-                f"it has {', '.join(known)}. Say which of these mean harmful."
+                f"it has {', '.join(sorted(known, key=known.__getitem__))}. Say which of these mean harmful."
             )
         return [known[label] for label in labels]
 

@@ -84,7 +84,7 @@ def end_tokens(lm: LanguageModel) -> set[int]:
     probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
     rendered = render_with_answer_mask(lm.tokenizer, probe)
     last = max(i for i, is_answer in enumerate(rendered.is_answer) if is_answer)
-    if rendered.token_ids[last] in lm.tokenizer.all_special_ids:
+    if rendered.token_ids[last] in lm.tokenizer.added_tokens_decoder:  # else it is ordinary text
         ends.add(rendered.token_ids[last])
     return {end for end in ends if end is not None}
 
@@ -108,7 +108,7 @@ def _room(lm: LanguageModel, prompts: list[list[int]], max_new_tokens: int) -> l
 
 def _generate(lm: LanguageModel, prompts: list[list[int]], room: list[int]) -> list[list[int]]:
     """Token ids of the answers to one batch, without their end tokens."""
-    model: Any = lm.model.get_base_model() if hasattr(lm.model, "get_base_model") else lm.model
+    model = getattr(lm.model, "get_base_model", lambda: lm.model)()  # of a peft model
     ends, answers = end_tokens(lm), [[] for _ in prompts]
     takes = inspect.signature(model.forward).parameters
     options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}

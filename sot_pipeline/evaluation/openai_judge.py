@@ -52,6 +52,7 @@ _FORM = """Reply with one JSON object and nothing else: \
 
 # Longer texts are cut for the judge, in characters.
 _MAX_CHARACTERS = 16_000
+_MAX_REPLY = 4_000
 
 
 class OpenAIJudge:
@@ -221,8 +222,8 @@ def read_grade(reply: str) -> int | None:
     Prose and code fences around the JSON object do no harm. Digits outside of it, and
     several objects that disagree, are not a grade.
     """
-    grades = set()
-    decoder, position = json.JSONDecoder(), 0
+    reply = reply[-_MAX_REPLY:]  # a thinking judge decides at the end
+    grades, decoder, position = set(), json.JSONDecoder(), 0
     while (start := reply.find("{", position)) >= 0:
         try:
             found, position = decoder.raw_decode(reply, start)

@@ -50,7 +50,7 @@ def save_adapter(
     """Write what `PeftModel.from_pretrained` and vLLM load: safetensors, configuration,
     tokenizer with its chat template, and a model card."""
     directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(directory, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
     tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(_model_card(card), encoding="utf-8")
 
@@ -66,6 +66,7 @@ def _linear_module_names(model: PreTrainedModel) -> set[str]:
 
 def _model_card(card: dict[str, Any]) -> str:
     base, rank = card["base_model"], card["rank"]
+    serve = f"vllm serve {base} --enable-lora --max-lora-rank {max(rank, 8)}"
     lines = [
         "---",
         "library_name: peft",
@@ -91,8 +92,7 @@ def _model_card(card: dict[str, Any]) -> str:
         'model = PeftModel.from_pretrained(model, "PATH_OF_THIS_FOLDER")',
         "```",
         "",
-        f"With vLLM: `vllm serve {base} --enable-lora --max-lora-rank {max(rank, 8)} "
-        "--lora-modules purified=PATH_OF_THIS_FOLDER`",
+        f"With vLLM: `{serve} --lora-modules purified=PATH_OF_THIS_FOLDER`",
         "",
     ]
     return "\n".join(lines)

@@ -265,7 +265,9 @@ def _step(
     accelerator.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(accelerator.reduce(loss, reduction="sum"))
+    summed = accelerator.reduce(loss, reduction="sum")
+    assert isinstance(summed, Tensor)
+    return summed.item()
 
 
 def _schedule(step: int, recipe: _Recipe) -> float:
@@ -293,8 +295,8 @@ def _drop_weightless(
             f"weight of row {wrong[0]} is {weights[wrong[0]]} ({len(wrong)} such rows); expected "
             "finite numbers >= 0"
         )
-    kept = np.flatnonzero(weights)
-    if len(kept) == 0:
+    kept = np.flatnonzero(weights).tolist()
+    if not kept:
         raise InputError(
             f"none of the {len(conversations)} rows has a weight above 0: there is nothing to learn"
         )

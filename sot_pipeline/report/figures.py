@@ -6,7 +6,7 @@ matplotlib is imported inside the functions: Dagster's assets use the small vari
 """
 
 import io
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from sot_pipeline.report.numbers import cut_of, log10_relative_weights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -36,6 +37,7 @@ _SMALL_PX = 400
 _MAX_POINTS = {True: 1_200, False: 12_000}  # drawn; small figures fewer
 _MAX_REFERENCE_POINTS = {True: 60, False: 250}
 _NUM_BINS = 60
+_PANEL_PX = 130
 
 
 class _Colours(NamedTuple):
@@ -73,7 +75,7 @@ def weight_histogram_png(
     """
     colours = _COLOURS[theme]
     relative, kept = log10_relative_weights(log_weights), np.asarray(kept, dtype=bool)
-    figure, axes = _figure(width_px, 0.42, colours)
+    figure, (axes,) = _figure(width_px, 0.42, colours)
     shown = _finite(relative)
     low, high = float(shown.min()), float(shown.max())
     cut = cut_of(relative, kept)
@@ -85,7 +87,10 @@ def weight_histogram_png(
     axes.axvline(0, color=colours.ink, linewidth=0.8, linestyle=(0, (1, 2)))
     if cut is not None:
         axes.axvline(cut, color=colours.ink, linewidth=1.4)
-        _note_at(axes, cut, "cut")
+        axes.annotate(
+            "cut", (cut, 1), xycoords=("data", "axes fraction"), xytext=(-4, -2), va="top",
+            ha="right", textcoords="offset points", size=_font(width_px), color=colours.ink,
+        )  # fmt: skip
         axes.legend(
             frameon=False, labelcolor=colours.ink, loc="upper left", fontsize=_font(width_px)
         )
@@ -115,7 +120,7 @@ def objective_trace_png(
     """The objective (Eq. 5) at each step. `trace`: `[steps]`, at least one value."""
     colours = _COLOURS[theme]
     trace = np.asarray(trace, dtype=np.float64)
-    figure, axes = _figure(width_px, 0.32, colours)
+    figure, (axes,) = _figure(width_px, 0.32, colours)
     steps = np.arange(len(trace))
     axes.plot(steps, trace, color=colours.kept, linewidth=1.6)
     axes.plot(steps[-1:], trace[-1:], "o", color=colours.kept, markersize=5)
@@ -148,7 +153,7 @@ def embedding_map_png(
 
     colours = _COLOURS[theme]
     relative, kept = log10_relative_weights(log_weights), np.asarray(kept, dtype=bool)
-    figure, axes = _figure(width_px, 0.62, colours)
+    figure, (axes,) = _figure(width_px, 0.62, colours)
     small = width_px <= _SMALL_PX
     size = 5 if small else 12
     shown = _finite(relative)
@@ -215,17 +220,19 @@ def scores_png(
 
     Args:
         evaluation: `method, seed, score, value, low, high`.
-        heads: Score -> (short name, long name, which way is better), for the panels.
+        heads: Score -> (short name, long name, which way is better), for the panels; the first
+            ones that the width has room for.
         methods: From top to bottom.
     """
     colours = _COLOURS[theme]
     height = (56 + 30 * len(methods)) / width_px
+    heads = dict(list(heads.items())[: max(1, width_px // _PANEL_PX)])
     figure, panels = _figure(width_px, height, colours, num_panels=len(heads))
     for axes, (score, (short, _, better)) in zip(panels, heads.items(), strict=True):
         for place, method in enumerate(reversed(methods)):
             rows = evaluation.filter((pl.col("method") == method) & (pl.col("score") == score))
             colour = colours.kept if method == "sot" else colours.ink
-            rows = rows.drop_nulls("value").sort("seed")
+            rows = _known(rows).sort("seed")
             for y, row in zip(_spread(place, len(rows)), rows.iter_rows(named=True), strict=True):
                 if row["low"] is not None and row["high"] is not None:
                     axes.plot([row["low"], row["high"]], [y, y], color=colour, alpha=0.55, lw=1.2)
@@ -249,9 +256,9 @@ def scores_alt(
             f"{method} {np.mean(rows['value'].to_numpy()):.3f}"
             for method in methods
             if len(
-                rows := evaluation.filter(
-                    (pl.col("method") == method) & (pl.col("score") == score)
-                ).drop_nulls("value")
+                rows := _known(
+                    evaluation.filter((pl.col("method") == method) & (pl.col("score") == score))
+                )
             )
         ]
         parts.append(f"{short} ({better} is better): {', '.join(values)}")
@@ -278,9 +285,13 @@ def _drawn(rows: np.ndarray, small: bool, most: dict[bool, int] = _MAX_POINTS) -
     return rows[::step]
 
 
+def _known(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.filter(pl.col("value").cast(pl.Float64).is_finite())  # null is not, either
+
+
 def _spread(place: float, count: int) -> np.ndarray:
     """Heights of the seeds of one method, close to `place`."""
-    return place + np.linspace(0.24, -0.24, count) if count > 1 else np.array([place])
+    return place + (np.linspace(0.24, -0.24, count) if count != 1 else np.zeros(1))
 
 
 def _plain(label: str) -> str:
@@ -292,17 +303,10 @@ def _font(width_px: int) -> float:
     return 6.5 if width_px <= _SMALL_PX else 9
 
 
-def _note_at(axes: "Axes", x: float, text: str) -> None:
-    axes.annotate(
-        text, (x, 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
-        textcoords="offset points", va="top", size=8, color=axes.xaxis.label.get_color(),
-    )  # fmt: skip
-
-
 def _figure(
     width_px: int, height_share: float, colours: _Colours, num_panels: int = 1
-) -> tuple["Figure", Any]:
-    """A figure and its axes (an array of them for several panels), without global state."""
+) -> tuple["Figure", list["Axes"]]:
+    """A figure and the axes of its panels, side by side, without global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -324,17 +328,18 @@ def _figure(
             spine.set_color(colours.faint)
         axes.grid(color=colours.faint, linewidth=0.6)
         axes.set_axisbelow(True)
-    return figure, grid if num_panels > 1 else grid[0]
+    return figure, list(grid)
 
 
 def _png(figure: "Figure", width_px: int, scale: float) -> bytes:
     """Rendered and reduced to a palette: a third of the size, no visible loss."""
     from PIL import Image
 
-    raw = io.BytesIO()
-    figure.savefig(raw, format="png", dpi=_DPI * scale)
-    image = Image.open(raw).convert("RGB")
-    colours = 48 if width_px <= _SMALL_PX else 256
+    figure.set_dpi(_DPI * scale)
+    canvas = cast("FigureCanvasAgg", figure.canvas)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
+    colours = 128 if width_px <= _SMALL_PX else 256
     image = image.quantize(colours, dither=Image.Dither.NONE)
     out = io.BytesIO()
     image.save(out, format="PNG", optimize=True)

@@ -20,6 +20,7 @@ from sot_pipeline.report.tables import (
     SCORES,
     borderline_rows,
     rejected_reasons,
+    rejected_rows,
     removed_rows,
     score_table,
 )
@@ -40,7 +41,6 @@ def render_report(data: ReportData) -> str:
     """
     style, script = ((_FOLDER / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     numbers = numbers_of(data)
-    rejected = [] if data.rejected is None else data.rejected.head(data.max_rows).to_dicts()
     evaluated = data.evaluation is not None and not data.evaluation.is_empty()
     return _environment().get_template("report.html.jinja").render(
         data=data,
@@ -55,7 +55,7 @@ def render_report(data: ReportData) -> str:
         figures=_figures(data, numbers),
         removed=removed_rows(data, numbers),
         borderline=borderline_rows(data, numbers),
-        rejected=[{"text_set": "", **row} for row in rejected],
+        rejected=rejected_rows(data),
         rejected_reasons=rejected_reasons(data.rejected) if data.rejected is not None else [],
         num_rejected=0 if data.rejected is None else data.rejected.height,
     )  # fmt: skip

@@ -11,9 +11,11 @@ from sot_pipeline.report.visible import excerpt
 
 EXCERPT_LENGTH = 600
 ID_LENGTH = 80
+MAX_REASONS = 12
 SCORES = {  # name: (short, long, which way is better)
     "harmfulness_score": ("HmS", "harmfulness", "lower"),
     "helpfulness_score": ("HpS", "helpfulness", "higher"),
+    "helpfulness_raw": ("HpS, 1 to 5", "helpfulness as graded", "higher"),
     "accuracy": ("Accuracy", "task accuracy", "higher"),
     "over_refusal": ("Over-refusal", "harmless prompts refused", "lower"),
     "average": ("Average", "see below", "higher"),
@@ -202,10 +204,22 @@ def times_uniform(weight: float) -> str:
     return f"{weight:#.2g}".rstrip(".") if weight < 99.5 else f"{weight:,.0f}"
 
 
+def rejected_rows(data: ReportData) -> list[dict[str, str]]:
+    """text_set, line, reason and detail of the first `data.max_rows` rejected rows."""
+    if data.rejected is None:
+        return []
+    names = ("text_set", "line", "reason", "detail")
+    return [
+        {name: excerpt(str(row.get(name, "")), EXCERPT_LENGTH) for name in names}
+        for row in data.rejected.head(data.max_rows).iter_rows(named=True)
+    ]
+
+
 def rejected_reasons(rejected: pl.DataFrame) -> list[tuple[str, str, int]]:
-    """(text set, reason, count), most frequent first."""
+    """(text set, reason, count) of the most frequent reasons."""
     frame = (
         rejected if "text_set" in rejected.columns else rejected.with_columns(text_set=pl.lit(""))
     )
     counts = frame.group_by("text_set", "reason", maintain_order=True).len()
-    return counts.sort("len", descending=True, maintain_order=True).rows()
+    rows = counts.sort("len", descending=True, maintain_order=True).head(MAX_REASONS).rows()
+    return [(excerpt(name, ID_LENGTH), excerpt(reason, ID_LENGTH), n) for name, reason, n in rows]

@@ -148,7 +148,10 @@ def _doubts(data: ReportData, numbers: Numbers, failed: list[str], warned: list[
         )
     rejected = sum(given.num_rejected for given in data.inputs)
     if rejected:
-        doubts.append(f"{rejected:,} input rows could not be read; they are listed below.")
+        them = (
+            "rows could not be read; they are" if rejected > 1 else "row could not be read; it is"
+        )
+        doubts.append(f"{rejected:,} input {them} listed below.")
     return doubts
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _MEMORY = 5  # past steps that an Anderson step combines
-_SMALLEST_DAMPING = 1e-4
+_SMALLEST_DAMPING = 1e-7
 _LARGEST_DAMPING = 1e3  # only where tau = 0: there a full step is no fixed point, just a unit
 
 
@@ -47,6 +47,7 @@ def mirror_descent(
     scale: float,
     tolerance: float,
     max_steps: int,
+    noise: float = 1e-12,
     sharpen: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> Descent:
@@ -64,13 +65,14 @@ def mirror_descent(
         scale: Unit of the gradient, > 0, that makes residuals dimensionless.
         tolerance: Largest residual (see `stationarity_residual`) that counts as converged.
         max_steps: Most evaluations of the energy.
-        sharpen: Asked where no step leads down; makes the oracle more exact and says whether it
-            could. Where it cannot, the descent ends there.
+        noise: Rounding of the energy's value, in units of `scale`: a smaller fall is none.
+        sharpen: Asked where steps lead nowhere; makes the oracle more exact and says whether it
+            could. Where no step leads down and it cannot, the descent ends.
         progress: Called as `progress(done, max_steps)`.
     """
     here = normalise(log_weights)
     energy = oracle(here)
-    num_steps, damping = 1, 1.0
+    num_steps, damping, since = 1, 1.0, 0
     memory: list[_Step] = []
     trace: list[_Judgement] = []
     while True:
@@ -79,7 +81,7 @@ def mirror_descent(
         trace.append(at)
         if progress is not None:
             progress(num_steps, max_steps)
-        if at.residual <= tolerance or num_steps >= max_steps:
+        if at.residual <= tolerance or num_steps >= max_steps or not np.isfinite(at.residual):
             break
         step = _Step(here, _full_step(here, energy.gradient, tau, scale))
         memory = [*memory[1 - _MEMORY :], step] if tau > 0 else [step]
@@ -87,16 +89,17 @@ def mirror_descent(
             there = normalise(_combine(memory, damping))
             trial = oracle(there)
             num_steps += 1
-            if _better(_judge(there, trial, tau, scale), at, scale):
+            if _better(_judge(there, trial, tau, scale), at, noise * scale):
                 here, energy = there, trial
                 damping = min(1.5 * damping, 1.0 if tau > 0 else _LARGEST_DAMPING)
                 break
-            memory, damping = [step], damping / 3
-        if damping < _SMALLEST_DAMPING:  # no way down: the gradient is not exact enough
-            if not sharpen():
-                break
-            energy, memory, damping = oracle(here), [], 1.0
+            memory, damping = [step], damping / 4
+        no_way_down = damping < _SMALLEST_DAMPING
+        if (no_way_down or _stagnates(trace[since:])) and sharpen():
+            energy, memory, damping, since = oracle(here), [], 1.0, len(trace)
             num_steps += 1
+        elif no_way_down:
+            break
     return _descent(here, energy, tau, trace, tolerance, num_steps)
 
 
@@ -194,10 +197,16 @@ def _judge(log_weights: np.ndarray, energy: Energy, tau: float, scale: float) ->
     )
 
 
-def _better(there: _Judgement, here: _Judgement, scale: float) -> bool:
-    """Less objective; where float32 potentials leave only noise in it, less residual."""
-    rise = (there.objective - here.objective) / scale
-    return rise < -1e-6 or (rise < 1e-4 and there.residual < here.residual)
+def _better(there: _Judgement, here: _Judgement, noise: float) -> bool:
+    """Less objective; where only noise is left in it, less residual."""
+    rise = there.objective - here.objective
+    return rise < -noise or (rise < 100 * noise and there.residual < here.residual)
+
+
+def _stagnates(trace: list[_Judgement]) -> bool:
+    """Five steps without a tenth less residual: what is left may be the oracle's error."""
+    residuals = [judgement.residual for judgement in trace]
+    return len(residuals) > 5 and min(residuals[-5:]) > 0.9 * min(residuals[:-5])
 
 
 def _full_step(

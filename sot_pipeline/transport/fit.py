@@ -15,6 +15,7 @@ class PushPullFit(NamedTuple):
 
     log_weights: np.ndarray  # [n] natural logs; the weights sum to 1
     weights: np.ndarray  # [n]
+    solved_at: np.ndarray  # [n] log-weights of the potentials; once converged near log_weights
     pull_scores: np.ndarray  # [n] nats: what closeness to the safe reference adds to log_weights
     push_scores: np.ndarray  # [n] nats: what distance from the harmful reference adds
     f_pull: np.ndarray  # [n] dual potentials in ott-jax's convention, unit of the cost

@@ -127,15 +127,16 @@ def learn_weights(
         epsilon=epsilon,
         reference_relaxation=float(reference_relaxation),
         # an error of the marginals moves the potentials by about epsilon times as much
-        threshold=min(0.1 * tolerance * scale / epsilon, 1e-3),
+        threshold=min(0.05 * tolerance * scale / epsilon, 1e-3),
         max_iterations=max_sinkhorn_iterations,
         init=init,
     )
-    start = np.zeros(len(pull_cost)) if init is None else np.asarray(init.log_weights)
+    start = np.zeros(len(pull_cost)) if init is None else np.asarray(init.solved_at)
     settings = {"scale": scale, "tolerance": tolerance, "progress": progress}
     if optimizer == "mirror":
+        exactness = {"noise": oracle.rounding / scale, "sharpen": oracle.sharpen}
         descent = mirror_descent(
-            oracle, start, choose_tau, max_steps=max_steps, sharpen=oracle.sharpen, **settings
+            oracle, start, choose_tau, max_steps=max_steps, **exactness, **settings
         )
     elif optimizer == "adam":
         settings["learning_rate"] = learning_rate
@@ -192,8 +193,11 @@ class _PushPull:
         self.costs = jnp.asarray(pull_cost), jnp.asarray(push_cost)
         self.lambda_push, self.epsilon = lambda_push, epsilon
         self.reference_relaxation = reference_relaxation
-        self.lowest_threshold = 10 * float(jnp.finfo(self.costs[0].dtype).eps)
-        self.threshold = max(threshold, self.lowest_threshold)
+        # floating point resolves potentials, which are of the size of the costs, no better
+        largest = max(float(cost.max()) for cost in self.costs)
+        self.rounding = 2 * float(jnp.finfo(self.costs[0].dtype).eps) * largest
+        self.accepted_error = max(threshold, self._least_error)
+        self.threshold = self.accepted_error
         self.max_iterations = max_iterations
         num_samples = len(pull_cost)
         if init is None:
@@ -204,7 +208,7 @@ class _PushPull:
                 f"init is a fit of {len(init.log_weights)} custom samples, the costs have "
                 f"{num_samples} rows; start without init, or from a fit of these samples"
             )
-        carried = init.epsilon * init.log_weights
+        carried = init.epsilon * init.solved_at
         self.warm = (init.f_pull - carried, init.f_push - carried)
 
     def __call__(self, log_weights: np.ndarray) -> Energy:
@@ -226,10 +230,15 @@ class _PushPull:
         value = self._combine(float(solved.pull.ot_cost), float(solved.push.ot_cost))
         return Energy(value, np.asarray(gradient, dtype=np.float64), solved)
 
+    @property
+    def _least_error(self) -> float:
+        """Error of the marginals that rounded potentials leave."""
+        return 4 * self.rounding / min(self.epsilon, 1.0)
+
     def sharpen(self) -> bool:
         """Solve more exactly from now on, if the floating point allows it."""
-        can = self.threshold > self.lowest_threshold
-        self.threshold = max(self.threshold / 10, self.lowest_threshold)
+        can = self.threshold > self._least_error
+        self.threshold = max(self.threshold / 10, self._least_error)
         return can
 
     def _combine(self, pull, push):
@@ -274,9 +283,11 @@ def _fit(
     if optimizer == "one_shot":  # no fixed point is sought; say how far from one it stops
         residual = stationarity_residual(log_weights, oracle(log_weights).gradient, tau, scale)
         settled = True
+    marginal_errors = (float(solved.pull.marginal_error), float(solved.push.marginal_error))
     fit = PushPullFit(
         log_weights=log_weights,
         weights=np.exp(log_weights),
+        solved_at=descent.log_weights,
         pull_scores=np.empty(0),
         push_scores=np.empty(0),
         f_pull=np.asarray(solved.pull.f),
@@ -285,10 +296,10 @@ def _fit(
         g_push=np.asarray(solved.push.g),
         objective_trace=descent.objective_trace,
         residual_trace=descent.residual_trace,
-        converged=settled and bool(solved.pull.converged) and bool(solved.push.converged),
+        converged=settled and max(marginal_errors) <= oracle.accepted_error,
         residual=residual,
         tolerance=tolerance,
-        marginal_errors=(float(solved.pull.marginal_error), float(solved.push.marginal_error)),
+        marginal_errors=marginal_errors,
         num_steps=descent.num_steps,
         cost_std=scale,
         epsilon=oracle.epsilon,

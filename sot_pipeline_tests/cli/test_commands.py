@@ -62,7 +62,9 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it():
         "print(*{'torch', 'jax', 'dagster', 'transformers', 'polars', 'duckdb', 'sklearn', "
         "'matplotlib'} & set(sys.modules))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "", result.stderr
 
 

@@ -49,9 +49,7 @@ def note(stage: Stage, numbers: Stored | None) -> Artifact:
 
 
 @cached_asset(group="g", kinds={"numpy"})
-def total(
-    stage: Stage, numbers: pl.DataFrame, scaled: np.ndarray, note: Stored | None
-) -> Artifact:
+def total(stage: Stage, numbers: pl.DataFrame, scaled: np.ndarray, note: Stored | None) -> Artifact:
     calls.append("total")
     noted = note is not None
     return Artifact(document={"total": float(scaled.sum()) + numbers.height, "noted": noted})

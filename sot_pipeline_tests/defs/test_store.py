@@ -48,7 +48,9 @@ def test_a_table_comes_back_as_it_went_in(store: Store):
         max_size=30,
     )
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_table_round_trips_in_order(tmp_path, rows):
     schema = {"text": pl.String, "number": pl.Int64, "value": pl.Float64}
     table = pl.DataFrame(rows, schema=schema, orient="row")

@@ -58,9 +58,7 @@ def test_weights_two_to_one_duplicate_a_sample(lengths, which):
 
 @given(lengths, st.data())
 def test_parts_add_up_to_the_whole(lengths, data):
-    weights = data.draw(
-        st.lists(st.floats(0.1, 5), min_size=len(lengths), max_size=len(lengths))
-    )
+    weights = data.draw(st.lists(st.floats(0.1, 5), min_size=len(lengths), max_size=len(lengths)))
     cut = data.draw(st.integers(0, len(lengths)))
     nll, answers = example(lengths)
     w = torch.tensor(weights, dtype=torch.float64)

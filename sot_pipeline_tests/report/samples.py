@@ -1,5 +1,6 @@
 """Report data for tests: small, seeded, with known numbers."""
 
+import io
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from typing import Any
@@ -10,7 +11,13 @@ import polars as pl
 from sot_pipeline.report.data import FitSummary, InputSet, ReportCheck, ReportData
 from sot_pipeline.report.embedding_map import embedding_map
 
-SCORES = ("harmfulness_score", "helpfulness_score", "accuracy", "over_refusal", "average")
+SCORES: tuple[str, ...] = (
+    "harmfulness_score",
+    "helpfulness_score",
+    "accuracy",
+    "over_refusal",
+    "average",
+)
 
 
 def ledger(num_rows: int = 40, keep: int = 30, **columns: Any) -> pl.DataFrame:
@@ -59,7 +66,7 @@ def evaluation(
     )
 
 
-METHOD_SCORES = {
+METHOD_SCORES: dict[str, dict[str, float]] = {
     "sot": dict(zip(SCORES, (0.1, 0.71, 0.45, 0.05, 0.687), strict=True)),
     "sft": dict(zip(SCORES, (0.4, 0.70, 0.44, 0.02, 0.580), strict=True)),
     "random": dict(zip(SCORES, (0.38, 0.69, 0.43, 0.03, 0.580), strict=True)),
@@ -104,6 +111,18 @@ def report_data(**changes: Any) -> ReportData:
         ),
     }
     return ReportData(**(options | changes))
+
+
+def without_drawing(monkeypatch) -> None:
+    """Every figure becomes two pixels: for tests that are not about figures."""
+    from PIL import Image
+
+    from sot_pipeline.report import figures
+
+    png = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(png, format="PNG")
+    for name in ("weight_histogram_png", "objective_trace_png", "embedding_map_png", "scores_png"):
+        monkeypatch.setattr(figures, name, lambda *args, **options: png.getvalue())
 
 
 class Page(HTMLParser):

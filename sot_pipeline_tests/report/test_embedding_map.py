@@ -49,13 +49,14 @@ def test_neither_rotation_nor_the_length_of_the_vectors_matters(seed, length):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_vertical_axis_is_the_main_direction_of_the_rest(seed):
-    sets = [s / np.linalg.norm(s, axis=1, keepdims=True) for s in three_sets(seed)]
+    sets = [s * [1, 1, 1, 2, 1, 1] for s in three_sets(seed)]
+    sets = [s / np.linalg.norm(s, axis=1, keepdims=True) for s in sets]
     x = sets[2].mean(axis=0) - sets[1].mean(axis=0)
     x /= np.linalg.norm(x)
     pooled = np.concatenate(sets)
     pooled -= pooled.mean(axis=0)
     _, values, directions = np.linalg.svd(pooled - np.outer(pooled @ x, x))
-    assert values[0] > 1.02 * values[1]  # else the direction is not determined
+    assert values[0] > 1.05 * values[1]  # else the direction is not determined
     found = np.concatenate(embedding_map(*sets))[:, 1]
     expected = np.concatenate(sets) @ directions[0]
     correlation = np.corrcoef(found, expected)[0, 1]

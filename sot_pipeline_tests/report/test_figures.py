@@ -99,6 +99,13 @@ def test_alternative_texts_hold_the_numbers():
     assert "HmS (lower is better): sot 0.100, sft 0.400" in text
 
 
+def test_scores_that_could_not_be_measured_are_left_out():
+    scores = samples.evaluation({"sot": {"accuracy": np.nan}, "sft": {"accuracy": 0.5}})
+    heads = {"accuracy": SCORES["accuracy"]}
+    size_of(figures.scores_png(scores, heads, ["sot", "sft"]))
+    assert "(higher is better): sft 0.500." in figures.scores_alt(scores, heads, ["sot", "sft"])
+
+
 def test_labels_of_unknown_origin_are_no_formulas():
     scores = samples.evaluation({"$\\frac{$ 模型 \u202e": samples.METHOD_SCORES["sot"]})
     size_of(figures.scores_png(scores, SCORES, scores["method"].unique().to_list()))

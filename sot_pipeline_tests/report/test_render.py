@@ -18,12 +18,19 @@ from sot_pipeline_tests.report.samples import (
     evaluation,
     ledger,
     report_data,
+    without_drawing,
 )
 
 
 @pytest.fixture(scope="module")
 def html() -> str:
     return render_report(report_data())
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch):
+    if "html" not in request.fixturenames:
+        without_drawing(monkeypatch)
 
 
 def test_the_policy_allows_the_inlined_style_and_script_and_nothing_else(html):
@@ -76,10 +83,7 @@ def test_the_verdict_says_what_was_asked_and_found_and_measured(html):
         "Which rows of alpaca draw a fine-tuned model away from the safe reference (12 rows)"
         in text
     )
-    assert (
-        "10 of 40 rows (25\N{NO-BREAK SPACE}%) were removed.".replace("\N{NO-BREAK SPACE}", " ")
-        in text
-    )
+    assert "10 of 40 rows (25 %) were removed." in text
     assert "Of the removed rows 100 % lie nearer to a harmful reference row" in text
     assert "of the kept rows 0 %." in text
     assert (
@@ -142,13 +146,18 @@ def test_missing_scores_are_dashes():
 
 def test_a_null_score_and_an_unknown_score_are_shown_for_what_they_are():
     frame = pl.DataFrame(
-        [("sot", 0, "own_score", 0.25, None, None), ("sot", 0, "accuracy", None, None, None)],
+        [
+            ("sot", 0, "own_score", 0.25, None, None),
+            ("sot", 0, "accuracy", None, None, None),
+            ("sot", 0, "over_refusal", float("nan"), float("nan"), float("nan")),
+        ],
         schema={"method": pl.String, "seed": pl.Int64, "score": pl.String, "value": pl.Float64,
                 "low": pl.Float64, "high": pl.Float64},
         orient="row",
     )  # fmt: skip
     html = render_report(report_data(evaluation=frame))
-    assert rows_of(html, "sot") == ["–", "0.250"]
+    assert rows_of(html, "sot") == ["–", "–", "0.250"]
+    assert "nan" not in Page(html).text.lower()
 
 
 @pytest.mark.parametrize(
@@ -243,6 +252,12 @@ def test_a_large_report_stays_small():
 
 def test_the_report_is_the_same_every_time(html):
     assert render_report(report_data()) == html
+
+
+def test_a_single_score_makes_a_single_panel(html):
+    frame = evaluation({"sot": {"harmfulness_score": 0.1}})
+    page = Page(render_report(report_data(evaluation=frame)))
+    assert len(page.all("img")) == len(Page(html).all("img"))
 
 
 def test_evaluation_sets_are_listed():

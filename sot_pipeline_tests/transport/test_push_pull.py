@@ -141,10 +141,13 @@ def test_converged_means_a_residual_below_the_tolerance():
         fit = balanced(pull, push, target_ess=0.3, tolerance=tolerance)
         assert fit.converged
         assert fit.residual == fit.residual_trace[-1] <= tolerance
-        # the weights that come back are the ones that the potentials answer with
-        log_a = np.log(fit.weights)
-        gradient = 0.5 * (fit.f_pull - fit.f_push) / fit.tau + log_a
-        assert np.std(gradient) * fit.tau / fit.cost_std <= 3 * tolerance
+        # recomputed from the potentials: f holds epsilon log(a), equal parts of which cancel
+        gradient = 0.5 * (fit.f_pull - fit.f_push)
+        residual = np.std(gradient + fit.tau * fit.solved_at) / fit.cost_std
+        assert residual == pytest.approx(fit.residual, abs=1e-5)
+        # the weights that come back are what those potentials ask for, as near as that
+        moved = np.std(fit.log_weights - fit.solved_at)
+        assert moved * fit.tau / fit.cost_std == pytest.approx(fit.residual, abs=1e-5)
 
 
 def test_running_out_of_steps_is_said():
@@ -160,7 +163,7 @@ def test_transport_that_is_not_solved_is_said():
         pull, push, epsilon=0.02, tau=10.0, reference_relaxation=0.0, max_sinkhorn_iterations=2
     )
     assert not fit.converged
-    assert max(fit.marginal_errors) > 1e-2
+    assert max(fit.marginal_errors) > 1e-3
 
 
 def test_the_other_optimisers_rank_alike():
@@ -182,7 +185,7 @@ def test_a_warm_start_ends_at_the_same_weights_in_fewer_steps():
     pull, push = random_problem(n=30)
     cold = balanced(pull, push, tau=0.05)
     warm = balanced(pull, push, tau=0.05, init=cold)
-    assert warm.num_steps <= 2 < cold.num_steps
+    assert warm.num_steps == 1 < cold.num_steps
     np.testing.assert_allclose(warm.log_weights, cold.log_weights, atol=0.05)
     # a reference that gained rows
     more = np.concatenate([push, push[:, :2] + 0.1], axis=1)

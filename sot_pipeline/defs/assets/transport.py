@@ -29,11 +29,12 @@ REFERENCES_COVER_ROWS = CheckSpec(
 
 
 def _cost(
-    stage: Stage, x: np.ndarray, y: np.ndarray, embeddings: tuple[np.ndarray, ...]
+    stage: Stage, x: np.ndarray, y: np.ndarray, references: tuple[np.ndarray, np.ndarray]
 ) -> Artifact:
     from sot_pipeline.transport.cost import cosine_cost, pooled_mean
 
-    center = pooled_mean(*embeddings) if stage.settings.transport.centre else None
+    # of the references alone: the custom rows, whose mix is what is in question, do not move it
+    center = pooled_mean(*references) if stage.settings.transport.centre else None
     if center is not None:
         np.save(stage.directory / "center.npy", center, allow_pickle=False)
     cost = cosine_cost(x, y, center=center)
@@ -55,8 +56,8 @@ def pull_cost(
     harmful_embeddings: np.ndarray,
 ) -> Artifact:
     """Cosine cost of every custom row to every safe row, float32 [custom, safe], in [0, 2]."""
-    sets = (custom_embeddings, safe_embeddings, harmful_embeddings)
-    return _cost(stage, custom_embeddings, safe_embeddings, sets)
+    references = (safe_embeddings, harmful_embeddings)
+    return _cost(stage, custom_embeddings, safe_embeddings, references)
 
 
 @cached_asset(group="transport", kinds={"jax"}, settings=("transport.centre",))
@@ -67,8 +68,8 @@ def push_cost(
     harmful_embeddings: np.ndarray,
 ) -> Artifact:
     """Cosine cost of every custom row to every harmful row, float32 [custom, harmful]."""
-    sets = (custom_embeddings, safe_embeddings, harmful_embeddings)
-    return _cost(stage, custom_embeddings, harmful_embeddings, sets)
+    references = (safe_embeddings, harmful_embeddings)
+    return _cost(stage, custom_embeddings, harmful_embeddings, references)
 
 
 @cached_asset(
