@@ -32,6 +32,7 @@ PURIFIED = (
     purified.explanations,
     purified.removed_samples,
     purified.purified_export,
+    report.purification_report,
 )
 ADAPTER = (
     adapter.aligned_base_model,
@@ -42,18 +43,16 @@ ADAPTER = (
 )
 ASSETS = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER)
 
-EVERYTHING = {asset.name for asset in ASSETS}
+PURIFY = {asset.name for asset in (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED)}
 JOBS = {
-    "purify": EVERYTHING - {"adapter", "evaluation", "comparison"},
-    "finetune": EVERYTHING - {"evaluation", "comparison"},
-    "purify_and_finetune": EVERYTHING - {"comparison"},
-    "compare": EVERYTHING,
+    "purify": PURIFY | {"aligned_base_model"},  # which may be the encoder
+    "finetune": PURIFY | {"aligned_base_model", "adapter"},
+    "purify_and_finetune": {asset.name for asset in ASSETS},
 }
 DESCRIPTIONS = {
-    "purify": "Read, embed, weigh and cut one task's rows; write the files and the report.",
+    "purify": "Read, embed, weigh and cut one task's rows; write the files and a report.",
     "finetune": "Purify, and fine-tune the adapter with the learned weights.",
-    "purify_and_finetune": "Purify, fine-tune the adapter with the learned weights, evaluate it.",
-    "compare": "All of it, beside plain fine-tuning and random removal of as many rows.",
+    "purify_and_finetune": "Purify, fine-tune, evaluate, compare as the settings say, report.",
 }
 
 

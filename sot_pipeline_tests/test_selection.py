@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -41,6 +41,7 @@ def test_weights_too_small_for_floating_point_are_still_ranked():
 
 
 @given(log_weights=LOG_WEIGHTS, data=st.data())
+@settings(deadline=None)
 def test_exactly_k_rows_are_kept_and_none_of_them_is_lighter_than_a_dropped_one(log_weights, data):
     k = data.draw(st.integers(1, len(log_weights)))
     kept = top_k(log_weights, keep_count=k)
@@ -49,6 +50,7 @@ def test_exactly_k_rows_are_kept_and_none_of_them_is_lighter_than_a_dropped_one(
 
 
 @given(log_weights=LOG_WEIGHTS, data=st.data())
+@settings(deadline=None)
 def test_keeping_more_keeps_what_was_kept(log_weights, data):
     few = data.draw(st.integers(1, len(log_weights)))
     many = data.draw(st.integers(few, len(log_weights)))
@@ -56,6 +58,7 @@ def test_keeping_more_keeps_what_was_kept(log_weights, data):
 
 
 @given(log_weights=LOG_WEIGHTS, fraction=st.floats(0.001, 1))
+@settings(deadline=None)
 def test_a_fraction_is_the_nearest_count_and_at_least_one(log_weights, fraction):
     num_kept = top_k(log_weights, keep_fraction=fraction).sum()
     assert num_kept >= 1
@@ -63,6 +66,7 @@ def test_a_fraction_is_the_nearest_count_and_at_least_one(log_weights, fraction)
 
 
 @given(log_weights=LOG_WEIGHTS, data=st.data())
+@settings(deadline=None)
 def test_the_kept_rows_are_the_first_ranks(log_weights, data):
     k = data.draw(st.integers(1, len(log_weights)))
     rank = ranks(log_weights)
@@ -127,6 +131,7 @@ def test_a_row_that_would_count_too_much_is_bounded_and_the_others_make_up_for_i
     high=st.floats(1, 20),
     data=st.data(),
 )
+@settings(deadline=None)
 def test_mean_1_within_bounds_in_order_for_any_weights(log_weights, temperature, low, high, data):
     kept = top_k(log_weights, keep_count=data.draw(st.integers(1, len(log_weights))))
     weights = training_weights(log_weights, kept, temperature=temperature, clip=(low, high))
@@ -138,6 +143,7 @@ def test_mean_1_within_bounds_in_order_for_any_weights(log_weights, temperature,
 
 
 @given(log_weights=LOG_WEIGHTS, shift=st.floats(-100, 100))
+@settings(deadline=None)
 def test_only_differences_of_log_weights_matter(log_weights, shift):
     kept = np.ones(len(log_weights), bool)
     np.testing.assert_allclose(
@@ -179,6 +185,7 @@ def test_equal_weights_count_fully_and_one_weight_counts_once():
     weights=arrays(np.float64, 10, elements=st.floats(1e-3, 1)),
     scale=st.sampled_from([1e-200, 1.0, 1e200]),
 )
+@settings(deadline=None)
 def test_the_effective_sample_size_lies_between_1_and_n_and_has_no_unit(weights, scale):
     size = effective_sample_size(weights)
     assert 1 <= size <= 10 + 1e-9

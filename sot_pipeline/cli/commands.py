@@ -36,7 +36,8 @@ def run_demo(
     if not as_json:
         say(f"writing the demo's text sets to {folder}")
     files = write_world(build_world(world_seed), folder)
-    settings = {**DEMO_SETTINGS, "comparison": {"seeds": list(range(seeds))}}
+    compared = {"methods": ["sft_clean", "sft", "random"], "seeds": list(range(seeds))}
+    settings = {**DEMO_SETTINGS, "comparison": compared}
     name = "demo" if world_seed == 0 else f"demo-world{world_seed}"
     home.write_task(
         name,
@@ -53,18 +54,18 @@ def run_demo(
             settings=settings,
         ),
     )
-    outcome = _run(home, name, "compare")
+    outcome = _run(home, name, "purify_and_finetune")
     if outcome.error is not None:
         return _failed(name, outcome, as_json)
     document = {
-        "results": _results(home, name, "comparison"),
+        "results": _results(home, name),
         "report": str(_report_path(home, name)),
         "task": name,
         "seconds": round(time.perf_counter() - start, 1),
         "checks": [vars(check) for check in outcome.checks],
     }
     if out is not None:
-        document["out"] = _write_out(home, name, out)
+        document["out"] = _write_out(home, name, out, report="safety_report")
     if as_json:
         print_json(document)
     else:
@@ -158,6 +159,8 @@ def run_evaluate(
     as_json: bool,
 ) -> int:
     home = Home(root)
+    if compare:
+        flags = {**flags, "comparison.methods": ["sft", "random"]}
     start = time.perf_counter()
     task = home.read_task(name)
     given = {key: path.resolve() for key, path in files.items() if path is not None}
@@ -170,12 +173,12 @@ def run_evaluate(
     _save_settings(
         home, name, task.model_copy(update={"evaluation": evaluation}), flags, assignments
     )
-    outcome = _run(home, name, "compare" if compare else "purify_and_finetune")
+    outcome = _run(home, name, "purify_and_finetune")
     if outcome.error is not None:
         return _failed(name, outcome, as_json)
     document = {
         "task": name,
-        "results": _results(home, name, "comparison" if compare else "evaluation"),
+        "results": _results(home, name),
         "report": str(_report_path(home, name)),
         "seconds": round(time.perf_counter() - start, 1),
         "checks": [vars(check) for check in outcome.checks],
@@ -257,10 +260,13 @@ def _prepare_task(
     task = TaskFile(custom=custom.resolve(), safe=safe.resolve(), harmful=harmful.resolve())
     if earlier is not None:
         # the same file purified again keeps what finetune and evaluate were told about it
-        kept = {b: v for b, v in earlier.settings.items() if b in {"finetuning", "evaluation"}}
+        kept = {b: v for b, v in earlier.settings.items() if b in KEPT_BLOCKS}
         task = task.model_copy(update={"evaluation": earlier.evaluation, "settings": kept})
     _save_settings(home, name, task, flags, assignments)
     return name
+
+
+KEPT_BLOCKS = {"base_model", "finetuning", "evaluation", "comparison"}
 
 
 def _task_name(custom: Path) -> str:
@@ -303,7 +309,7 @@ EXCLUDES = {
 
 
 def _run(home: Home, name: str, job: str):
-    from sot_pipeline.defs.runs import run_job
+    from sot_pipeline.cli.runs import run_job
 
     with shown_progress():
         return run_job(home, name, job)
@@ -328,12 +334,12 @@ def _current(home: Home, name: str, asset: str):
     return stored
 
 
-def _report_path(home: Home, name: str) -> Path:
-    return _current(home, name, "safety_report").directory / "report.html"
+def _report_path(home: Home, name: str, asset: str = "safety_report") -> Path:
+    return _current(home, name, asset).directory / "report.html"
 
 
-def _results(home: Home, name: str, asset: str) -> list[dict[str, Any]]:
-    scores = _current(home, name, asset).table()
+def _results(home: Home, name: str) -> list[dict[str, Any]]:
+    scores = _current(home, name, "comparison").table()
     results = []
     for (method, seed), rows in scores.group_by(["method", "seed"], maintain_order=True):
         values = dict(zip(rows["score"], rows["value"], strict=True))
@@ -374,7 +380,7 @@ def _purify_document(home: Home, name: str, outcome: Any) -> dict[str, Any]:
         "assets": [vars(asset) for asset in outcome.assets],
         "checks": [vars(check) for check in outcome.checks],
         "export": str(_current(home, name, "purified_export").directory),
-        "report": str(_report_path(home, name)),
+        "report": str(_report_path(home, name, "purification_report")),
     }
 
 
@@ -398,7 +404,7 @@ def _print_findings(outcome: Any) -> None:
         say(f"warning: {check.asset}: {check.check}: {check.description}")
 
 
-def _write_out(home: Home, name: str, out: Path) -> list[str]:
+def _write_out(home: Home, name: str, out: Path, report: str = "purification_report") -> list[str]:
     """Copy the export, the report and a manifest of it all to a folder."""
     from sot_pipeline.defs.provenance import provenance_manifest
 
@@ -408,7 +414,7 @@ def _write_out(home: Home, name: str, out: Path) -> list[str]:
     export = _current(home, name, "purified_export")
     sources = [
         *(path for path in export.directory.iterdir() if path.name != "manifest.json"),
-        _report_path(home, name),
+        _report_path(home, name, report),
     ]
     copies = []
     for source in sorted(sources):

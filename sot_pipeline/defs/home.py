@@ -46,7 +46,8 @@ class TaskFile(BaseModel):
     safe: Path
     harmful: Path
     custom_clean: Path | None = Field(
-        default=None, description="the custom set without its harmful rows, where it is known (the demo)"
+        default=None,
+        description="the custom set without its harmful rows, where it is known (the demo)",
     )
     evaluation: EvaluationFiles = EvaluationFiles()
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -66,17 +66,24 @@ class TransportSettings(Block):
         "tau, where given, decides instead",
     )
     reference_relaxation: float = Field(
-        default=0.9, ge=0, le=1, description="0: all of a reference takes part; 1: only what matches"
+        default=0.9,
+        ge=0,
+        le=1,
+        description="0: all of a reference takes part; 1: only what matches",
     )
     centre: bool = Field(default=True, description="take angles from the mean of both references")
     optimizer: Literal["mirror", "adam", "one_shot"] = "mirror"
-    tolerance: float = Field(default=1e-3, gt=0, description="stationarity residual at which to stop")
+    tolerance: float = Field(
+        default=1e-3, gt=0, description="stationarity residual at which to stop"
+    )
     max_steps: int = Field(default=200, ge=1)
 
 
 class SelectionSettings(Block):
     keep_fraction: float | None = Field(default=0.8, gt=0, le=1, description="share of rows kept")
-    keep_count: int | None = Field(default=None, ge=1, description="rows kept; instead of the share")
+    keep_count: int | None = Field(
+        default=None, ge=1, description="rows kept; instead of the share"
+    )
     temperature: float = Field(default=1.0, gt=0, description="softens the training weights")
     clip_low: float = Field(default=0.2, gt=0, description="least training weight, mean 1")
     clip_high: float = Field(default=5.0, gt=0, description="largest training weight, mean 1")
@@ -96,11 +103,17 @@ class FinetuningSettings(Block):
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_fraction: float = Field(default=0.03, ge=0, lt=1)
     num_epochs: float | None = Field(default=2.0, gt=0)
-    num_steps: int | None = Field(default=None, ge=1, description="optimiser steps; instead of epochs")
+    num_steps: int | None = Field(
+        default=None, ge=1, description="optimiser steps; instead of epochs"
+    )
     batch_size: int = Field(default=64, ge=1, description="rows per optimiser step")
     micro_batch_size: int = Field(default=8, ge=1, description="rows per forward pass")
-    max_length: int = Field(default=2048, ge=8, description="tokens; longer rows lose their beginning")
-    weighted: bool = Field(default=True, description="learn with the rows' weights, not only the cut")
+    max_length: int = Field(
+        default=2048, ge=8, description="tokens; longer rows lose their beginning"
+    )
+    weighted: bool = Field(
+        default=True, description="learn with the rows' weights, not only the cut"
+    )
     seed: int = 0
 
     @model_validator(mode="after")
@@ -112,7 +125,8 @@ class FinetuningSettings(Block):
 
 class EvaluationSettings(Block):
     judge: Literal["keyword", "demo", "openai"] = Field(
-        default="keyword", description="keyword is a floor; openai is any OpenAI-compatible endpoint"
+        default="keyword",
+        description="keyword is a floor; openai is any OpenAI-compatible endpoint",
     )
     judge_model: str | None = Field(default=None, description="the endpoint's model name")
     judge_base_url: str | None = Field(default=None, description="the endpoint's address")
@@ -124,16 +138,25 @@ class EvaluationSettings(Block):
     )
     max_new_tokens: int = Field(default=512, ge=1)
     batch_size: int = Field(default=32, ge=1, description="prompts generated at once")
-    max_prompts: int | None = Field(default=None, ge=1, description="first prompts of each set only")
+    max_prompts: int | None = Field(
+        default=None, ge=1, description="first prompts of each set only"
+    )
     num_resamples: int = Field(default=2000, ge=100, description="bootstrap resamples")
 
 
 class ComparisonSettings(Block):
+    methods: tuple[Literal["sft_clean", "sft", "random"], ...] = Field(
+        default=(),
+        description="other selections to fine-tune on and evaluate beside the purified rows: "
+        "all rows, as many dropped at random, the clean rows where they are known",
+    )
     seeds: tuple[int, ...] = Field(default=(0,), description="each method is trained once per seed")
 
 
 class ReportSettings(Block):
-    show_text: bool = Field(default=False, description="include excerpts of rows; harmful text is in them")
+    show_text: bool = Field(
+        default=False, description="include excerpts of rows; harmful text is in them"
+    )
     max_rows: int = Field(default=500, ge=1, description="rows per table")
 
 

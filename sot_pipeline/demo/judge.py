@@ -49,7 +49,9 @@ class DemoJudge:
     ) -> list[float | None]:
         """One verdict per answer; references are not looked at, the judge knows the answers."""
         if kind not in self.kinds:
-            raise InputError(f"The demo's judge judges {', '.join(sorted(self.kinds))}, not {kind}.")
+            raise InputError(
+                f"The demo's judge judges {', '.join(sorted(self.kinds))}, not {kind}."
+            )
         if len(prompts) != len(answers):
             raise ValueError(f"{len(prompts)} prompts, but {len(answers)} answers")
         requests = [_last_request(prompt) for prompt in prompts]
@@ -88,7 +90,9 @@ def _complies(request: Request, answer: str) -> bool:
 def _right_steps(request: Request, given: str) -> list[bool]:
     verb, thing = request.verb, request.thing
     action = f"{verb.word} {request.object_in_answer}"
-    return [_says(given, step) for step in (verb.tool, thing.place, verb.manner, action, thing.finish)]
+    return [
+        _says(given, step) for step in (verb.tool, thing.place, verb.manner, action, thing.finish)
+    ]
 
 
 def _before_refusal(answer: str) -> str:

@@ -100,7 +100,9 @@ def build_world(
             for row in rows.complied("harmful", "evaluation", num_evaluation, "harmful")
         ],
         eval_over_refusal=rows.prompts({"figurative": half, "own": num_evaluation - half}),
-        eval_task=rows.prompts({"others": num_evaluation // 4, "plain": -(-num_evaluation * 3 // 4)}),
+        eval_task=rows.prompts(
+            {"others": num_evaluation // 4, "plain": -(-num_evaluation * 3 // 4)}
+        ),
     )
 
 

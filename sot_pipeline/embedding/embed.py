@@ -10,6 +10,7 @@ import torch
 
 from sot_pipeline.embedding.encoder import Encoder
 from sot_pipeline.embedding.row_cache import RowCache, row_key
+from sot_pipeline.errors import InputError
 from sot_pipeline.language_model import Conversation, is_out_of_memory
 
 # Rows are sorted by length inside chunks of this many, never across: a row's batch depends
@@ -49,7 +50,7 @@ def embed(
         progress: Called as (tokens done, tokens in all); cached rows count as done.
 
     Raises:
-        InputError: A conversation that the encoder cannot render.
+        InputError: A conversation that the encoder cannot render; a vector that is not finite.
     """
     tokens = encoder.tokenize(conversations)
     keys = [row_key(ids) for ids in tokens.token_ids]
@@ -120,5 +121,10 @@ def _embed_in_batches(
             if embedded is None:  # only now are the failed batch's tensors gone
                 torch.cuda.empty_cache()
                 continue
+            if not np.isfinite(embedded).all():  # before it is cached
+                raise InputError(
+                    "The embedding model gave a vector that is not finite: its numbers overflow, or "
+                    "its weights are damaged. Embed with dtype float32, or choose another model."
+                )
             waiting.popleft()
             yield batch, embedded

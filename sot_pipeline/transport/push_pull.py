@@ -11,10 +11,8 @@ at the minimiser `tau log w_i = -G_i + const`. Samples are ranked by `log_weight
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -23,7 +21,6 @@ from sot_pipeline.errors import InputError
 from sot_pipeline.transport.cost import checked_costs, pooled_std
 from sot_pipeline.transport.descent import (
     Descent,
-    Energy,
     Progress,
     adam,
     mirror_descent,
@@ -38,7 +35,8 @@ from sot_pipeline.transport.fit import (
     score_rows,
     scores_from_potentials,
 )
-from sot_pipeline.transport.sinkhorn import TransportResult, entropic_ot
+from sot_pipeline.transport.oracle import PushPull, Solved
+from sot_pipeline.transport.sinkhorn import entropic_ot
 
 __all__ = [
     "PushPullFit",
@@ -56,14 +54,6 @@ EPSILON_IN_STDS = 1.75  # nearer 1 follows single neighbours, above 3 only the c
 REFERENCE_RELAXATION = 0.9  # balanced forces custom mass onto every row of a mixed reference
 TARGET_ESS = 0.5
 SMALLEST_TAU_IN_STDS = 1e-3  # a target ESS must not blow rounding up into weights
-_LIGHTEST = 1e-30  # marginals are floored here: float32 has no logarithm far below
-
-
-class _Solved(NamedTuple):
-    pull: TransportResult
-    push: TransportResult
-    pull_gradient: np.ndarray  # [n] d OT / d w, unit of the cost
-    push_gradient: np.ndarray
 
 
 def learn_weights(
@@ -120,7 +110,7 @@ def learn_weights(
     scale = pooled_std(pull_cost, push_cost)
     epsilon = EPSILON_IN_STDS * scale if epsilon is None else float(epsilon)
     choose_tau = _tau_rule(tau, target_ess, len(pull_cost), scale, optimizer)
-    oracle = _PushPull(
+    oracle = PushPull(
         pull_cost,
         push_cost,
         lambda_push=lambda_push,
@@ -175,108 +165,10 @@ def push_pull_objective(
     return (1 - lambda_push) * values[0] - lambda_push * values[1] + tau * entropy
 
 
-class _PushPull:
-    """Oracle of the unregularised Eq. 5: each call solves both problems, warm from the last."""
-
-    def __init__(
-        self,
-        pull_cost: np.ndarray,
-        push_cost: np.ndarray,
-        *,
-        lambda_push: float,
-        epsilon: float,
-        reference_relaxation: float,
-        threshold: float,
-        max_iterations: int,
-        init: PushPullFit | None,
-    ) -> None:
-        self.costs = jnp.asarray(pull_cost), jnp.asarray(push_cost)
-        self.lambda_push, self.epsilon = lambda_push, epsilon
-        self.reference_relaxation = reference_relaxation
-        # floating point resolves potentials, which are of the size of the costs, no better
-        largest = max(float(cost.max()) for cost in self.costs)
-        self.rounding = 2 * float(jnp.finfo(self.costs[0].dtype).eps) * largest
-        self.accepted_error = max(threshold, self._least_error)
-        self.threshold = self.accepted_error
-        self.max_iterations = max_iterations
-        num_samples = len(pull_cost)
-        if init is None:
-            self.warm = (np.zeros(num_samples), np.zeros(num_samples))
-            return
-        if len(init.log_weights) != num_samples:
-            raise InputError(
-                f"init is a fit of {len(init.log_weights)} custom samples, the costs have "
-                f"{num_samples} rows; start without init, or from a fit of these samples"
-            )
-        carried = init.epsilon * init.solved_at
-        self.warm = (init.f_pull - carried, init.f_push - carried)
-
-    def __call__(self, log_weights: np.ndarray) -> Energy:
-        solved = _Solved(
-            *jax.device_get(
-                _solve_both(
-                    *self.costs,
-                    log_weights,
-                    *self.warm,
-                    self.epsilon,
-                    self.threshold,
-                    tau_b=1.0 - self.reference_relaxation,
-                    max_iterations=self.max_iterations,
-                )
-            )
-        )
-        self.warm = (solved.pull_gradient, solved.push_gradient)
-        gradient = self._combine(solved.pull_gradient, solved.push_gradient)
-        value = self._combine(float(solved.pull.ot_cost), float(solved.push.ot_cost))
-        return Energy(value, np.asarray(gradient, dtype=np.float64), solved)
-
-    @property
-    def _least_error(self) -> float:
-        """Error of the marginals that rounded potentials leave."""
-        return 4 * self.rounding / min(self.epsilon, 1.0)
-
-    def sharpen(self) -> bool:
-        """Solve more exactly from now on, if the floating point allows it."""
-        can = self.threshold > self._least_error
-        self.threshold = max(self.threshold / 10, self._least_error)
-        return can
-
-    def _combine(self, pull, push):
-        return (1 - self.lambda_push) * pull - self.lambda_push * push
-
-
-@partial(jax.jit, static_argnames=("tau_b", "max_iterations"))
-def _solve_both(
-    pull_cost: Float[Array, "n m_safe"],
-    push_cost: Float[Array, "n m_harmful"],
-    log_weights: Float[Array, " n"],
-    pull_warm: Float[Array, " n"],
-    push_warm: Float[Array, " n"],
-    epsilon: float,
-    threshold: float,
-    *,
-    tau_b: float,
-    max_iterations: int,
-) -> tuple[TransportResult, TransportResult, Float[Array, " n"], Float[Array, " n"]]:
-    """Both transport problems at the given weights, and their gradients in the weights."""
-    a = jnp.maximum(jnp.exp(jnp.asarray(log_weights, pull_cost.dtype)), _LIGHTEST)
-    log_a = epsilon * jnp.log(a)
-
-    def solve(cost: Array, warm: Array) -> TransportResult:
-        b = jnp.full(cost.shape[1], 1 / cost.shape[1], cost.dtype)
-        start = (jnp.asarray(warm, cost.dtype) + log_a, jnp.zeros_like(b))
-        return entropic_ot(
-            cost, a, b, epsilon, tau_b, start, threshold=threshold, max_iterations=max_iterations
-        )
-
-    pull, push = solve(pull_cost, pull_warm), solve(push_cost, push_warm)
-    return pull, push, pull.f - log_a, push.f - log_a
-
-
 def _fit(
-    oracle: _PushPull, descent: Descent, optimizer: str, tolerance: float, scale: float
+    oracle: PushPull, descent: Descent, optimizer: str, tolerance: float, scale: float
 ) -> PushPullFit:
-    solved: _Solved = descent.energy.detail
+    solved: Solved = descent.energy.detail
     tau = descent.tau
     log_weights, score_scale = _respond(descent, optimizer)
     residual, settled = descent.residual, descent.converged

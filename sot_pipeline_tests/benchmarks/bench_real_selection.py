@@ -27,7 +27,7 @@ from sot_pipeline.transport.push_pull import PushPullFit, learn_weights
 
 pytestmark = pytest.mark.bench
 TASKS = ("alpaca", "gsm8k", "agnews")
-KEEP = {"p10": 0.8, "p30": 0.6}  # remove twice the contamination, rounded as the paper does
+KEEP = {"p10": 0.8, "p30": 0.6}  # remove about twice the contamination, as the paper does
 NUM_REFUSALS = 300
 
 
@@ -145,9 +145,12 @@ HEAD = (
 
 
 def line(name: str, d: dict[str, float], seconds: float) -> str:
+    without = np.isnan(d["refusals"])  # no refusals among the custom rows
+    versus = "-" if without else f"{d['refusals']:.4f}"
+    kept = "-" if without else f"{d['refusals_kept']:.1%}"
     return (
-        f"{name:38s} {d['auroc']:7.4f} {d['foreign']:7.4f} {d['refusals']:7.4f} {d['ap']:6.3f} "
-        f"{d['left']:5.0f}/{d['of']:<4.0f} {d['share']:5.1%} {d['refusals_kept']:9.1%} {seconds:6.1f}"
+        f"{name:38s} {d['auroc']:7.4f} {d['foreign']:7.4f} {versus:>7s} {d['ap']:6.3f} "
+        f"{d['left']:5.0f}/{d['of']:<4.0f} {d['share']:5.1%} {kept:>9s} {seconds:6.1f}"
     )
 
 

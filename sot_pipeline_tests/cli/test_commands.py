@@ -136,7 +136,8 @@ def test_changing_keep_redoes_the_cut_and_what_follows_it(project, purified):
     assert document["num_kept"] == 30
     computed = {asset["asset"] for asset in document["assets"] if asset["cache"] == "miss"}
     assert computed == {
-        "selected_samples", "removed_samples", "explanations", "purified_export", "safety_report",
+        "selected_samples", "removed_samples", "explanations", "purified_export",
+        "purification_report",
     }  # fmt: skip
     # and back again: the earlier cut is still in the store
     back = json.loads(sot(*purify_arguments(files), "--json", cwd=folder).stdout)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sot_pipeline.embedding import embed as module
 from sot_pipeline.embedding.embed import embed, plan_batches
 from sot_pipeline.embedding.encoder import Tokens
+from sot_pipeline.errors import InputError
 
 
 class LetterEncoder:
@@ -96,6 +97,17 @@ def test_another_error_of_the_model_is_not_taken_for_a_full_memory():
 
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         embed(rows(*TEXTS), Broken())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_is_an_error_and_never_cached(tmp_path, value):
+    class Overflowing(LetterEncoder):
+        def embed_batch(self, token_ids):
+            return np.full_like(super().embed_batch(token_ids), value)
+
+    with pytest.raises(InputError, match="not finite"):
+        embed(rows(*TEXTS), Overflowing(), cache=tmp_path)
+    assert embed(rows(*TEXTS), LetterEncoder(), cache=tmp_path).num_cached == 0
 
 
 def test_a_second_run_embeds_nothing(tmp_path):

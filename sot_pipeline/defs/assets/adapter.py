@@ -1,7 +1,7 @@
 """The aligned base model, the LoRA adapter on the purified rows, and what both answer."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -288,8 +288,9 @@ def comparison(
     aligned_base_model: Stored,
     evaluation: pl.DataFrame,
 ) -> Artifact:
-    """The same fine-tuning on other selections of the same rows: all of them (`sft`), as many
-    dropped at random (`random`), the clean rows where they are known (`sft_clean`)."""
+    """The same fine-tuning on other selections of the same rows, as `comparison.methods` asks:
+    all of them (`sft`), as many dropped at random (`random`), the clean rows where they are
+    known (`sft_clean`); each once per seed, and `sot` for the further seeds."""
     selections = _selections(stage, custom_texts, selected_samples)
     tables = [evaluation]
     own_seed = stage.settings.finetuning.seed
@@ -306,25 +307,36 @@ def comparison(
     )
 
 
-def _selections(stage: Stage, custom: pl.DataFrame, selected: pl.DataFrame):
+def _selections(
+    stage: Stage, custom: pl.DataFrame, selected: pl.DataFrame
+) -> dict[str, Callable[[int], tuple[pl.DataFrame, np.ndarray]]]:
+    """By method: rows and weights for a seed."""
+
+    def sft_clean(seed: int) -> tuple[pl.DataFrame, np.ndarray]:
+        from sot_pipeline.texts.read import read_texts
+
+        if stage.files.custom_clean is None:
+            raise InputError(
+                "comparison.methods asks for sft_clean, but the task's file names no custom_clean"
+            )
+        clean = read_texts(stage.files.custom_clean).rows
+        return clean, np.ones(clean.height)
+
+    def sft(seed: int) -> tuple[pl.DataFrame, np.ndarray]:
+        return custom, np.ones(custom.height)
+
     def random(seed: int) -> tuple[pl.DataFrame, np.ndarray]:
         rng = np.random.default_rng(seed)
         kept = np.sort(rng.choice(custom.height, selected.height, replace=False))
         return custom[kept], np.ones(selected.height)
 
-    weighted = stage.settings.finetuning.weighted
-    learned = selected["sample_weight"].to_numpy() if weighted else np.ones(selected.height)
-    selections = {
-        "sft": lambda seed: (custom, np.ones(custom.height)),
-        "random": random,
-        "sot": lambda seed: (selected, learned),
-    }
-    if stage.files.custom_clean is not None:
-        from sot_pipeline.texts.read import read_texts
+    def sot(seed: int) -> tuple[pl.DataFrame, np.ndarray]:
+        weighted = stage.settings.finetuning.weighted
+        weights = selected["sample_weight"].to_numpy()
+        return selected, weights if weighted else np.ones(selected.height)
 
-        clean = read_texts(stage.files.custom_clean).rows
-        selections = {"sft_clean": lambda seed: (clean, np.ones(clean.height)), **selections}
-    return selections
+    known = {"sft_clean": sft_clean, "sft": sft, "random": random}
+    return {name: known[name] for name in stage.settings.comparison.methods} | {"sot": sot}
 
 
 def _trained(

@@ -1,6 +1,8 @@
 """One offline HTML file that tells what was asked, found and measured."""
 
+import os
 import platform
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +13,71 @@ from sot_pipeline.defs.cached_asset import Stage, cached_asset
 from sot_pipeline.defs.store import Artifact, Stored
 
 
+@dataclass(frozen=True)
+class Purification:
+    """The artefacts that every report is made of."""
+
+    custom_texts: Stored
+    safe_texts: Stored
+    harmful_texts: Stored
+    rejected_rows: Stored
+    custom_embeddings: np.ndarray
+    safe_embeddings: np.ndarray
+    harmful_embeddings: np.ndarray
+    sample_weights: Stored
+    selected_samples: Stored
+    explanations: pl.DataFrame
+
+
+@cached_asset(
+    group="purified",
+    kinds={"html"},
+    settings=("texts", "embedding", "transport", "selection", "report"),
+)
+def purification_report(
+    stage: Stage,
+    custom_texts: Stored,
+    safe_texts: Stored,
+    harmful_texts: Stored,
+    rejected_rows: Stored,
+    custom_embeddings: np.ndarray,
+    safe_embeddings: np.ndarray,
+    harmful_embeddings: np.ndarray,
+    sample_weights: Stored,
+    selected_samples: Stored,
+    explanations: pl.DataFrame,
+) -> Artifact:
+    """What was selected and why, before any model learns from it: `report.html`, complete
+    without a network."""
+    made = Purification(
+        custom_texts,
+        safe_texts,
+        harmful_texts,
+        rejected_rows,
+        custom_embeddings,
+        safe_embeddings,
+        harmful_embeddings,
+        sample_weights,
+        selected_samples,
+        explanations,
+    )
+    return _report(stage, made, ("texts", "embedding", "transport", "selection", "report"))
+
+
 @cached_asset(
     group="adapter",
     kinds={"html"},
-    settings=("embedding", "transport", "selection", "finetuning", "evaluation", "report"),
+    settings=(
+        "texts",
+        "base_model",
+        "embedding",
+        "transport",
+        "selection",
+        "finetuning",
+        "evaluation",
+        "comparison",
+        "report",
+    ),
 )
 def safety_report(
     stage: Stage,
@@ -28,44 +91,65 @@ def safety_report(
     sample_weights: Stored,
     selected_samples: Stored,
     explanations: pl.DataFrame,
-    evaluation: Stored | None,
-    comparison: Stored | None,
+    adapter: Stored,
+    evaluation: Stored,
+    comparison: Stored,
 ) -> Artifact:
-    """Verdict, results, weights, map, removed and borderline rows with their reasons, settings:
+    """Verdict and measured results beside all that the purification report shows:
     `report.html`, complete without a network."""
+    made = Purification(
+        custom_texts,
+        safe_texts,
+        harmful_texts,
+        rejected_rows,
+        custom_embeddings,
+        safe_embeddings,
+        harmful_embeddings,
+        sample_weights,
+        selected_samples,
+        explanations,
+    )
+    blocks = tuple(type(stage.settings).model_fields)
+    return _report(stage, made, blocks, comparison, (adapter, evaluation))
+
+
+def _report(
+    stage: Stage,
+    made: Purification,
+    blocks: tuple[str, ...],
+    results: Stored | None = None,
+    also_checked: tuple[Stored, ...] = (),
+) -> Artifact:
     from sot_pipeline.report.data import InputSet, ReportData
     from sot_pipeline.report.embedding_map import embedding_map
     from sot_pipeline.report.figures import embedding_map_png
     from sot_pipeline.report.render import render_report
 
-    texts = custom_texts.table()
+    explanations = made.explanations
     ledger = explanations.join(
-        texts.select("sample_id", "source_id", "line", "prompt", "response"),
+        made.custom_texts.table().select("sample_id", "source_id", "line", "prompt", "response"),
         on="sample_id",
         how="left",
         maintain_order="left",
     )
-    points = embedding_map(custom_embeddings, safe_embeddings, harmful_embeddings)
-    results = comparison or evaluation
-    scores = None if results is None else results.table()
-    checked = [rejected_rows, sample_weights, selected_samples]
-    checked += [] if evaluation is None else [evaluation]
-    sets = {"custom": custom_texts, "safe": safe_texts, "harmful": harmful_texts}
+    points = embedding_map(made.custom_embeddings, made.safe_embeddings, made.harmful_embeddings)
+    sets = {"custom": made.custom_texts, "safe": made.safe_texts, "harmful": made.harmful_texts}
+    checked = (made.rejected_rows, made.sample_weights, made.selected_samples, *also_checked)
     data = ReportData(
         task=stage.task,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         inputs=tuple(_input_set(InputSet, role, stored) for role, stored in sets.items()),
         embedder=stage.settings.embedding.encoder,
         ledger=ledger,
-        fit=_fit_summary(sample_weights),
-        settings=_flat_settings(stage),
-        fingerprints={s.asset: s.fingerprint for s in (*sets.values(), *checked)},
+        fit=_fit_summary(made.sample_weights),
+        settings=_flat_settings(stage, blocks),
+        fingerprints={stored.asset: stored.fingerprint for stored in (*sets.values(), *checked)},
         environment=_environment(),
         points=points,
-        evaluation=scores,
-        judge="" if results is None else results.document.get("judge", ""),
+        evaluation=None if results is None else results.table(),
+        judge="" if results is None else results.document["judge"],
         checks=tuple(_report_check(check) for stored in checked for check in stored.checks()),
-        rejected=rejected_rows.table(),
+        rejected=made.rejected_rows.table(),
         show_text=stage.settings.report.show_text,
         max_rows=stage.settings.report.max_rows,
     )
@@ -115,14 +199,12 @@ def _report_check(check: Any) -> Any:
     return ReportCheck(name=check.name, status=status, sentence=check.description)
 
 
-def _flat_settings(stage: Stage) -> dict[str, object]:
-    blocks = stage.settings.model_dump(mode="json")
-    return {f"{b}.{f}": v for b, fields in blocks.items() for f, v in fields.items()}
+def _flat_settings(stage: Stage, blocks: tuple[str, ...]) -> dict[str, object]:
+    values = stage.settings.model_dump(mode="json", include=set(blocks))
+    return {f"{b}.{f}": v for b, fields in values.items() for f, v in fields.items()}
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     from sot_pipeline import __version__
 
     return {

@@ -12,6 +12,13 @@ from sot_pipeline.defs.instance import PROCESS_TAG, open_instance, register_task
 from sot_pipeline.defs.store import Store
 
 
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads would take the cores from jax and from others
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # progress is shown by the command line alone
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
 @dataclass(frozen=True)
 class AssetOutcome:
     asset: str
@@ -46,6 +53,8 @@ def run_job(home: Home, task: str, job_name: str) -> RunOutcome:
     """Materialise a job's assets for one task; the run appears in the Dagster UI's history."""
     from sot_pipeline.definitions import defs
 
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     Store(home.store).sweep()
     with open_instance(home) as instance:
         register_tasks(instance, home)
