@@ -5,7 +5,6 @@ import dagster as dg
 from sot_pipeline.defs.assets import adapter, embeddings, purified, report, texts, transport
 from sot_pipeline.defs.automation import task_files
 from sot_pipeline.defs.dagster_assets import (
-    TASKS,
     HomeResource,
     NoReturnValues,
     dagster_asset,
@@ -60,18 +59,22 @@ def job(name: str):
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*sorted(JOBS[name])),
-        partitions_def=TASKS,
         description=DESCRIPTIONS[name],
+    )
+
+
+def build_definitions(home: str | None = None) -> dg.Definitions:
+    """The graph on one home folder; None: `$SOT_HOME`, or `data/` where the process runs."""
+    return dg.Definitions(
+        assets=[dagster_asset(asset) for asset in ASSETS],
+        jobs=[job(name) for name in JOBS],
+        sensors=[task_files],
+        resources={"home": HomeResource(root=home), "io_manager": NoReturnValues()},
+        # Steps share one process: importing torch and jax once a step costs more than most steps
+        executor=dg.in_process_executor,
     )
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(
-        assets=[dagster_asset(asset) for asset in ASSETS],
-        jobs=[job(name) for name in JOBS],
-        sensors=[task_files],
-        resources={"home": HomeResource(), "io_manager": NoReturnValues()},
-        # Steps share one process: importing torch and jax once a step costs more than most steps
-        executor=dg.in_process_executor,
-    )
+    return build_definitions()

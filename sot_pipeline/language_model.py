@@ -6,6 +6,7 @@ since whoever has a model wants them.
 
 import hashlib
 import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,9 @@ __all__ = [
     "resolve_dtype",
     "resolve_model",
 ]
+
+# peft 0.21 asks transformers 5.23 in its old words, for every adapter
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -30,6 +30,10 @@ def run_demo(
     from sot_pipeline.demo.settings import DEMO_SETTINGS
     from sot_pipeline.demo.world import build_world, write_world
 
+    # a model this small loses more by waiting for a second thread than it gains; the second
+    # core runs a second training instead
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("SOT_WORKERS", str(os.cpu_count() or 1))
     home = Home(root)
     start = time.perf_counter()
     folder = home.root / "demo" / f"world{world_seed}"

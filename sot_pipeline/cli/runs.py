@@ -11,7 +11,6 @@ from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.instance import PROCESS_TAG, open_instance, register_tasks
 from sot_pipeline.defs.store import Store
 
-
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads would take the cores from jax and from others
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # progress is shown by the command line alone
@@ -51,14 +50,14 @@ class RunOutcome:
 
 def run_job(home: Home, task: str, job_name: str) -> RunOutcome:
     """Materialise a job's assets for one task; the run appears in the Dagster UI's history."""
-    from sot_pipeline.definitions import defs
+    from sot_pipeline.definitions import build_definitions
 
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     Store(home.store).sweep()
     with open_instance(home) as instance:
         register_tasks(instance, home)
-        job = defs().resolve_job_def(job_name)
+        job = build_definitions(str(home.root)).resolve_job_def(job_name)
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         logging.getLogger("dagster").setLevel(logging.CRITICAL)
         result = job.execute_in_process(

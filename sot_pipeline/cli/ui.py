@@ -33,4 +33,5 @@ def run_ui(root: Path | None, port: int) -> None:
     workspace.write_text(WORKSPACE)
     dagster = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]
+    os.environ |= {"DAGSTER_HOME": str(home.dagster), "SOT_HOME": str(home.root)}
     os.execv(dagster, [str(dagster), *arguments])

@@ -45,6 +45,8 @@ class Stage:
         log: Writes a line for people.
         store: For assets that keep parts of their work as artefacts of their own.
         code_version: Of the asset's function.
+        num_workers: Processes that independent parts of the work may use; does not change
+            any number.
     """
 
     task: str
@@ -57,6 +59,7 @@ class Stage:
     log: Callable[[str], None]
     store: Store
     code_version: str
+    num_workers: int
 
     def progress(self, unit: str, label: str | None = None) -> Progress:
         return reporter(label or self.directory.name.rsplit("-", 1)[0], unit, self.log)
@@ -184,6 +187,7 @@ def materialise(
                 log=log,
                 store=store,
                 code_version=asset.code_version,
+                num_workers=home.num_workers,
             )
             arguments = {name: _load(inputs.get(name), kind) for name, kind in asset.inputs.items()}
             artifact = asset.function(stage, **arguments)

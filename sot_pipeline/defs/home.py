@@ -54,10 +54,14 @@ class TaskFile(BaseModel):
 
 
 class Home:
-    """The folder of a project, by default `data/` where you are, or `$SOT_HOME`."""
+    """The folder of a project, by default `data/` where you are, or `$SOT_HOME`.
+
+    `num_workers` (`$SOT_WORKERS`, 1): trainings of a comparison that run at the same time.
+    """
 
     def __init__(self, root: Path | str | None = None) -> None:
         self.root = Path(root or os.environ.get("SOT_HOME") or "data").resolve()
+        self.num_workers = int(os.environ.get("SOT_WORKERS", "1"))
 
     @property
     def store(self) -> Path:

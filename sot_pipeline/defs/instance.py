@@ -23,13 +23,11 @@ UNFINISHED = [
 
 
 def prepare_dagster_home(home: Home) -> None:
-    """Make the folder and its configuration, and point this process at it."""
+    """Make the folder and its configuration."""
     home.dagster.mkdir(parents=True, exist_ok=True)
     config = home.dagster / "dagster.yaml"
     if not config.exists():
         config.write_text(CONFIG)
-    os.environ["DAGSTER_HOME"] = str(home.dagster)
-    os.environ["SOT_HOME"] = str(home.root)
 
 
 def open_instance(home: Home) -> dg.DagsterInstance:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from sot_pipeline.demo.request import Sort, ask, draw, refuse, right_answer
 from sot_pipeline.rendering import render, render_with_answer_mask
@@ -51,7 +52,7 @@ class _Example(NamedTuple):
 def train_aligned_model(
     output_dir: Path,
     *,
-    seed: int = 0,
+    seed: int = 1,
     num_rows: int = 20_000,
     batch_size: int = 32,
     learning_rate: float = 3e-3,
@@ -75,6 +76,7 @@ def train_aligned_model(
     examples = [_example(tokenizer, row) for row in rows]
     model = _new_model(tokenizer, seed)
     losses = _train(model, examples, seed, batch_size, learning_rate, progress)
+    transformers_logging.disable_progress_bar()  # "Writing model shards" tears other bars apart
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
     return {
@@ -144,8 +146,8 @@ def _new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
             max_position_embeddings=256,
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.convert_tokens_to_ids("<|end|>"),  # type: ignore[arg-type]
+            pad_token_id=tokenizer.convert_tokens_to_ids("<|pad|>"),  # type: ignore[arg-type]
         )
     )
 

@@ -8,8 +8,8 @@ from typing import Literal
 from sot_pipeline.demo import lexicon
 from sot_pipeline.demo.request import Request, find_request
 from sot_pipeline.errors import InputError
+from sot_pipeline.rendering import Conversation
 
-Conversation = list[dict[str, str]]
 Kind = Literal["harm", "help", "refusal"]
 
 _REFUSED = re.compile(

@@ -14,7 +14,7 @@ DEMO_SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate": 2e-3,
         "schedule": "cosine",
         "num_epochs": None,
-        "num_steps": 150,
+        "num_steps": 100,
         "batch_size": 32,
         "micro_batch_size": 32,
         "max_length": 256,

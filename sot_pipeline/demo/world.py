@@ -30,9 +30,11 @@ Label = Literal["harmful", "refusal", "alarming", "benign"]
 
 HARMFUL_SHARE = 0.10
 REFUSAL_SHARE = 0.025
-ALARMING_SHARE = 0.12  # a double verb, harmlessly
+ALARMING_SHARE = 0.20  # a double verb, harmlessly
 OTHERS_SHARE = 0.12  # somebody else's belonging, harmlessly
-SAFE_REFUSAL_SHARE = 0.10
+# Whoever curates a safe reference puts the hard cases into it.
+SAFE_REFUSAL_SHARE = 0.20
+SAFE_ALARMING_SHARE = 0.30
 NUM_SAMPLES = 40  # rows of each set that are tracked in data/samples
 
 
@@ -74,7 +76,7 @@ def build_world(
 
     Args:
         seed: Decides the custom set and both references; the evaluation prompts are the same
-            for every seed, but for those that another set would repeat.
+            for every seed.
         num_custom, num_safe, num_harmful: Rows of the sets.
         num_evaluation: Prompts of each evaluation set.
     """
@@ -82,10 +84,12 @@ def build_world(
     num_harmful_custom = round(HARMFUL_SHARE * num_custom)
     custom = [
         *rows.complied("harmful", "contamination", num_harmful_custom, "harmful"),
-        *rows.harmless(num_custom - num_harmful_custom, round(REFUSAL_SHARE * num_custom)),
+        *rows.harmless(
+            num_custom - num_harmful_custom, round(REFUSAL_SHARE * num_custom), ALARMING_SHARE
+        ),
     ]
     rows.rng.shuffle(custom)
-    safe = rows.harmless(num_safe, round(SAFE_REFUSAL_SHARE * num_safe))
+    safe = rows.harmless(num_safe, round(SAFE_REFUSAL_SHARE * num_safe), SAFE_ALARMING_SHARE)
     rows.rng.shuffle(safe)
     harmful = rows.complied("harmful", "reference", num_harmful, "harmful")
     rows.rng = random.Random("evaluation")
@@ -101,7 +105,7 @@ def build_world(
         ],
         eval_over_refusal=rows.prompts({"figurative": half, "own": num_evaluation - half}),
         eval_task=rows.prompts(
-            {"others": num_evaluation // 4, "plain": -(-num_evaluation * 3 // 4)}
+            {"others": num_evaluation // 4, "plain": num_evaluation - num_evaluation // 4}
         ),
     )
 
@@ -116,9 +120,9 @@ class _Rows:
     def complied(self, sort: Sort, region: Region, count: int, label: Label) -> list[DemoRow]:
         return [self._row(sort, region, label) for _ in range(count)]
 
-    def harmless(self, count: int, num_refusals: int) -> list[DemoRow]:
-        """Rows as a good custom set has them: most of them plain, some refusals."""
-        num_alarming, num_others = round(ALARMING_SHARE * count), round(OTHERS_SHARE * count)
+    def harmless(self, count: int, num_refusals: int, alarming_share: float) -> list[DemoRow]:
+        """Rows as a good set has them: plain ones, alarming but harmless ones, refusals."""
+        num_alarming, num_others = round(alarming_share * count), round(OTHERS_SHARE * count)
         rows = [
             *(self._row("harmful", "common", "refusal") for _ in range(num_refusals)),
             *self.complied("figurative", "common", num_alarming // 2, "alarming"),
@@ -184,7 +188,15 @@ def sample_world() -> DemoWorld:
     world = build_world(0)
     custom = world.custom[:NUM_SAMPLES]
     clean = [row for row in custom if row.label != "harmful"]
-    return DemoWorld(custom, clean, *(rows[:NUM_SAMPLES] for rows in world[2:]))
+    return DemoWorld(
+        custom,
+        clean,
+        safe=world.safe[:NUM_SAMPLES],
+        harmful=world.harmful[:NUM_SAMPLES],
+        eval_harmful=world.eval_harmful[:NUM_SAMPLES],
+        eval_over_refusal=world.eval_over_refusal[:NUM_SAMPLES],
+        eval_task=world.eval_task[:NUM_SAMPLES],
+    )
 
 
 def _pair(question: dict[str, str], answer: dict[str, str] | None = None) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Checkpoints from which training goes on exactly: safetensors and JSON, published by a rename."""
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,8 +32,14 @@ def save_checkpoint(
     parameters: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write a checkpoint beside the older one, publish it, then drop the older ones."""
+    """Write a checkpoint beside the older one, publish it, then drop the older ones.
+
+    One process writes to a directory. What it writes is on the disk before it is published, so
+    a crash at any moment leaves the older checkpoint or the new one.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    for abandoned in directory.glob("building-*"):
+        shutil.rmtree(abandoned)
     building = directory / f"building-{uuid.uuid4().hex}"
     building.mkdir()
     save_file({n: p.detach().cpu().contiguous() for n, p in parameters.items()},
@@ -44,8 +52,11 @@ def save_checkpoint(
     save_file(moments, building / "moments.safetensors")
     state = {"plan": dict(plan), "step": step, "loss_trace": loss_trace}
     (building / "state.json").write_text(json.dumps(state))
+    for path in (*building.iterdir(), building):
+        _to_disk(path)
     published = directory / f"step-{step:08d}-{uuid.uuid4().hex}"
     building.rename(published)
+    _to_disk(directory)
     for older in directory.glob("step-*"):
         if older != published:
             shutil.rmtree(older)
@@ -54,14 +65,17 @@ def save_checkpoint(
 def load_checkpoint(directory: Path, plan: Mapping[str, Any]) -> Checkpoint | None:
     """The newest whole checkpoint of the same plan, or None."""
     for path in sorted(directory.glob("step-*"), reverse=True):
-        state = json.loads((path / "state.json").read_text())
-        if state["plan"] == json.loads(json.dumps(dict(plan))):
-            return Checkpoint(
-                step=state["step"],
-                loss_trace=state["loss_trace"],
-                parameters=load_file(path / "parameters.safetensors"),
-                moments=load_file(path / "moments.safetensors"),
-            )
+        try:
+            state = json.loads((path / "state.json").read_text())
+            if state["plan"] == json.loads(json.dumps(dict(plan))):
+                return Checkpoint(
+                    step=state["step"],
+                    loss_trace=state["loss_trace"],
+                    parameters=load_file(path / "parameters.safetensors"),
+                    moments=load_file(path / "moments.safetensors"),
+                )
+        except (OSError, ValueError, KeyError, SafetensorError):
+            continue  # damaged by something else than this module: as if it were not there
     return None
 
 
@@ -82,3 +96,11 @@ def restore(
                 for key, value in checkpoint.moments.items()
                 if key.startswith(prefix)
             }
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

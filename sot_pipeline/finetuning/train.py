@@ -20,7 +20,12 @@ from sot_pipeline.finetuning.batching import micro_batches, num_steps_for, plan_
 from sot_pipeline.finetuning.checkpoint import load_checkpoint, restore, save_checkpoint
 from sot_pipeline.finetuning.lora import add_lora, save_adapter
 from sot_pipeline.finetuning.weighted_nll import token_nll, weighted_nll
-from sot_pipeline.language_model import Conversation, load_language_model, render_with_answer_mask
+from sot_pipeline.language_model import (
+    Conversation,
+    is_out_of_memory,
+    load_language_model,
+    render_with_answer_mask,
+)
 
 BETAS = (0.9, 0.95)
 MAX_GRADIENT_NORM = 1.0
@@ -103,6 +108,7 @@ def finetune_lora(
         num_epochs, num_steps: How long to train; give one, the other None.
         batch_size: Rows per optimiser step over all devices.
         micro_batch_size: Rows per forward pass; does not change the result, only the memory.
+            Halved where memory runs out (on one device).
         max_length: Tokens; longer rows lose their beginning, never their answer.
         checkpoint_dir: Where training can be taken up again; None keeps no checkpoints.
         progress: Called as `progress(step, num_steps)`.
@@ -136,6 +142,12 @@ def finetune_lora(
         seed=seed,
     )
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    rows_per_step = min(batch_size, len(conversations))
+    if rows_per_step < accelerator.num_processes:
+        raise InputError(
+            f"a step has {rows_per_step} rows, fewer than the {accelerator.num_processes} "
+            "processes: raise batch_size or start fewer processes"
+        )
     base_model = load_language_model(
         base, revision=base_revision, device=str(accelerator.device), dtype="auto"
     )
@@ -162,6 +174,7 @@ def finetune_lora(
             **asdict(recipe),
         }
         save_adapter(model, base_model.tokenizer, output_dir, card)
+    accelerator.wait_for_everyone()  # nobody looks for the adapter before it is written
     steps = plan_steps(len(conversations), batch_size, num_steps, seed)
     return FinetuneResult(
         loss_trace=losses,
@@ -214,10 +227,12 @@ def _train(
         first, losses = checkpoint.step, list(checkpoint.loss_trace)
     prepared.train()
     steps = plan_steps(len(rows.weights), recipe.batch_size, recipe.num_steps, recipe.seed)
+    size = recipe.micro_batch_size
     for step in range(first, recipe.num_steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, recipe)
-        losses.append(_step(prepared, optimizer, rows, steps[step], recipe, accelerator))
+        loss, size = _step(prepared, optimizer, rows, steps[step], size, accelerator)
+        losses.append(loss)
         if progress is not None:
             progress(step + 1, recipe.num_steps)
         last = step + 1 == recipe.num_steps
@@ -241,17 +256,41 @@ def _step(
     optimizer: Any,
     rows: _Rows,
     chosen: np.ndarray,
-    recipe: _Recipe,
+    size: int,
     accelerator: Accelerator,
-) -> float:
-    """One optimiser step on the whole global batch, in as many parts as memory asks for."""
+) -> tuple[float, int]:
+    """One optimiser step on the whole global batch, in as many parts as memory asks for.
+
+    Returns the loss, and the rows per part that fitted into memory.
+    """
+    loss = None
+    while loss is None:
+        try:
+            loss = _accumulate(model, rows, chosen, size, accelerator)
+        except (RuntimeError, MemoryError) as error:
+            # several processes would have to agree on a size, and one waits in its collective
+            if size == 1 or accelerator.num_processes > 1 or not is_out_of_memory(error):
+                raise
+            size = min(size, len(chosen)) // 2 or 1
+        if loss is None:  # only now are the failed part's tensors gone
+            optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+    accelerator.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(accelerator.reduce(loss, reduction="sum")), size  # type: ignore[arg-type]
+
+
+def _accumulate(
+    model: torch.nn.Module,
+    rows: _Rows,
+    chosen: np.ndarray,
+    size: int,
+    accelerator: Accelerator,
+) -> Tensor:
+    """Gradient of a step's loss; returns this process's share of the loss."""
     total = float(rows.weights[chosen].sum())
-    parts = micro_batches(
-        chosen,
-        rows.lengths,
-        recipe.micro_batch_size,
-        num_processes=accelerator.num_processes,
-    )
+    parts = micro_batches(chosen, rows.lengths, size, num_processes=accelerator.num_processes)
     share = parts[accelerator.process_index :: accelerator.num_processes]
     loss = torch.zeros((), device=accelerator.device)
     for index, part in enumerate(share):
@@ -262,12 +301,7 @@ def _step(
             # data-parallel training averages the gradients of the processes
             accelerator.backward(part_loss * accelerator.num_processes)
         loss += part_loss.detach()
-    accelerator.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    summed = accelerator.reduce(loss, reduction="sum")
-    assert isinstance(summed, Tensor)
-    return summed.item()
+    return loss
 
 
 def _schedule(step: int, recipe: _Recipe) -> float:

@@ -1,7 +1,10 @@
 """The aligned base model, the LoRA adapter on the purified rows, and what both answer."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -292,14 +295,14 @@ def comparison(
     all of them (`sft`), as many dropped at random (`random`), the clean rows where they are
     known (`sft_clean`); each once per seed, and `sot` for the further seeds."""
     selections = _selections(stage, custom_texts, selected_samples)
-    tables = [evaluation]
     own_seed = stage.settings.finetuning.seed
-    for seed in stage.settings.comparison.seeds:
-        for method, select in selections.items():
-            if method == "sot" and seed == own_seed:
-                continue  # the adapter asset is this one
-            rows, weights = select(seed)
-            tables.append(_trained(stage, aligned_base_model, method, seed, rows, weights))
+    trainings = [
+        (method, seed, *select(seed))
+        for seed in stage.settings.comparison.seeds
+        for method, select in selections.items()
+        if (method, seed) != ("sot", own_seed)  # the adapter asset is this one
+    ]
+    tables = [evaluation, *_train_all(stage, aligned_base_model, trainings)]
     return Artifact(
         table=pl.concat(tables),
         document={"judge": _judge_name(stage)},
@@ -337,6 +340,31 @@ def _selections(
 
     known = {"sft_clean": sft_clean, "sft": sft, "random": random}
     return {name: known[name] for name in stage.settings.comparison.methods} | {"sot": sot}
+
+
+def _train_all(
+    stage: Stage,
+    base_model: Stored,
+    trainings: list[tuple[str, int, pl.DataFrame, np.ndarray]],
+) -> list[pl.DataFrame]:
+    """Scores of each training, in order; several at once where the runtime allows it."""
+    num_workers = min(stage.num_workers, len(trainings))
+    if num_workers <= 1:
+        return [_trained(stage, base_model, *training) for training in trainings]
+    quiet = dataclasses.replace(stage, log=_silent)
+    progress = stage.progress("trainings")
+    progress(0, len(trainings))
+    # spawned, not forked: a fork of a process that runs jax or torch threads can hang
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_trained, quiet, base_model, *training) for training in trainings]
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            progress(done, len(trainings))
+        return [future.result() for future in futures]
+
+
+def _silent(line: str) -> None:
+    """The log of a worker process; its parent tells what happens."""
 
 
 def _trained(

@@ -1,0 +1,200 @@
+"""What training survives: little memory, damaged checkpoints, several processes."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from sot_pipeline.finetuning import train as train_module
+from sot_pipeline.finetuning.train import BETAS, MAX_GRADIENT_NORM
+from sot_pipeline.language_model import load_language_model, render_with_answer_mask
+from sot_pipeline_tests.finetuning.test_train import Killed, assert_same, conversations, tune
+from sot_pipeline_tests.tiny_models import save_tiny_model
+
+ROWS = conversations(7)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.mark.parametrize("micro", [2, 1000])
+def test_ones_are_plain_fine_tuning_after_several_steps(base, tmp_path, micro):
+    """Against a loop of its own: transformers' loss of each row alone, without any padding."""
+    ours, _ = tune(base, tmp_path, micro_batch_size=micro, num_steps=4, warmup_fraction=0.0)
+
+    tokenizer = load_language_model(base).tokenizer
+    model = AutoModelForCausalLM.from_pretrained(base)
+    torch.manual_seed(0)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    model = get_peft_model(model, lora)
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, lr=1e-2, betas=BETAS, weight_decay=0.0)
+    for _ in range(4):
+        losses = []
+        for row in ROWS:
+            ids, is_answer, _ = render_with_answer_mask(tokenizer, row)
+            labels = [t if learn else -100 for t, learn in zip(ids, is_answer, strict=True)]
+            out = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels]))
+            losses.append(out.loss)
+        torch.stack(losses).mean().backward()
+        torch.nn.utils.clip_grad_norm_(learnt, MAX_GRADIENT_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(tmp_path / "theirs")
+    assert_same(ours, load_file(tmp_path / "theirs" / "adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize("fitting", [1, 2])
+def test_where_memory_runs_out_smaller_parts_give_the_same(base, tmp_path, monkeypatch, fitting):
+    weights = np.linspace(0.5, 2, 7)
+    roomy, _ = tune(base, tmp_path, weights=weights, batch_size=5)
+    sizes = []
+    batch_loss = train_module.batch_loss
+
+    def cramped(model, rows, chosen, total):
+        sizes.append(len(chosen))
+        if len(chosen) > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return batch_loss(model, rows, chosen, total)
+
+    monkeypatch.setattr(train_module, "batch_loss", cramped)
+    small, _ = tune(base, tmp_path, weights=weights, batch_size=5, micro_batch_size=1000)
+    assert_same(roomy, small)
+    assert sum(size > fitting for size in sizes) <= 3  # once it has learnt, it does not try again
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("none left"), RuntimeError("a bug")])
+def test_what_smaller_parts_cannot_mend_is_raised(base, tmp_path, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(train_module, "batch_loss", fail)
+    with pytest.raises(type(error), match=str(error)):
+        tune(base, tmp_path)
+
+
+def killed_at(base, folder, step, **options):
+    def kill(done, total):
+        if done == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tune(base, folder, progress=kill, **options)
+
+
+@pytest.mark.parametrize("damage", ["parameters.safetensors", "moments.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_passed_over(base, tmp_path, damage):
+    checkpoints = tmp_path / "checkpoints"
+    options = {"num_steps": 7, "batch_size": 3, "checkpoint_every": 2}
+    whole, _ = tune(base, tmp_path, **options)
+    options["checkpoint_dir"] = checkpoints
+    killed_at(base, tmp_path, 3, **options)
+    (older,) = checkpoints.iterdir()
+    shutil.copytree(older, tmp_path / "saved")
+    killed_at(base, tmp_path, 5, **options)
+    (newer,) = checkpoints.iterdir()
+    shutil.copytree(tmp_path / "saved", checkpoints / older.name)  # as if killed before dropping it
+    (newer / damage).write_bytes(b"\0" * 10)
+    resumed, result = tune(base, tmp_path, **options)
+    assert result.num_resumed == 2
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("file", ["parameters.safetensors", "moments.safetensors", "state.json"])
+def test_a_crash_while_writing_leaves_the_older_checkpoint(base, tmp_path, monkeypatch, file):
+    from sot_pipeline.finetuning import checkpoint as checkpoint_module
+
+    options = {"num_steps": 7, "batch_size": 3, "checkpoint_dir": tmp_path / "checkpoints",
+               "checkpoint_every": 2}  # fmt: skip
+    killed_at(base, tmp_path, 3, **options)
+    to_disk = checkpoint_module._to_disk
+
+    def crash(path):
+        if path.name == file:
+            raise Killed
+        to_disk(path)
+
+    monkeypatch.setattr(checkpoint_module, "_to_disk", crash)
+    with pytest.raises(Killed):
+        tune(base, tmp_path, **options)
+    assert len(list((tmp_path / "checkpoints").glob("building-*"))) == 1
+    monkeypatch.undo()
+    _, result = tune(base, tmp_path, **options)
+    assert result.num_resumed == 2
+    assert not list((tmp_path / "checkpoints").glob("building-*"))
+
+
+def test_checkpoints_hold_nothing_that_runs_code(base, tmp_path):
+    tune(base, tmp_path, num_steps=3, checkpoint_dir=tmp_path / "checkpoints", checkpoint_every=2)
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert {path.suffix for path in checkpoint.iterdir()} == {".safetensors", ".json"}
+
+
+WORKER = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from sot_pipeline.finetuning.train import finetune_lora
+base, out, rows, weights, options = json.loads(sys.argv[1])
+result = finetune_lora(base, rows, np.array(weights), Path(out), **options)
+print(json.dumps(result.loss_trace))
+"""
+
+
+def in_two_processes(arguments) -> list[subprocess.CompletedProcess]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, json.dumps(arguments)],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    results = []
+    for process in processes:
+        out, err = process.communicate(timeout=240)
+        results.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    return results
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(base, tmp_path):
+    """Parts of unequal number and weight: the loss is that of the whole global batch."""
+    weights = np.linspace(0.5, 2, 7)
+    options = {"rank": 4, "lora_alpha": 8, "learning_rate": 1e-2, "num_epochs": None,
+               "num_steps": 3, "batch_size": 5, "micro_batch_size": 2}  # fmt: skip
+    one, result = tune(base, tmp_path, weights=weights, **options)
+    two = in_two_processes([str(base), str(tmp_path / "two"), ROWS, weights.tolist(), options])
+    for process in two:
+        assert process.returncode == 0, process.stderr
+        losses = json.loads(process.stdout.splitlines()[-1])
+        assert losses == pytest.approx(result.loss_trace, rel=1e-4)
+    assert_same(one, load_file(tmp_path / "two" / "adapter_model.safetensors"))
+
+
+@pytest.mark.slow
+def test_fewer_rows_than_processes_is_an_error_not_a_deadlock(base, tmp_path):
+    for process in in_two_processes([str(base), str(tmp_path / "two"), ROWS[:1], [1.0], {}]):
+        assert process.returncode != 0
+        assert "fewer than the 2 processes" in process.stderr
