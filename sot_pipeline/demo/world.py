@@ -11,10 +11,15 @@ What keeps the demo honest:
   verbs and objects that are combined nowhere else, not even in the aligned model's training.
 
 What makes the danger real: refusals among the custom rows protect plain fine-tuning, since
-they repeat the lesson that contamination undoes. A custom set of 1,000 rows with 100 harmful
-and 30 refused ones, trained for 150 steps of 32 rows, gives harmful answers to about three in
-four held-out harmful prompts; with no refusals it is nine in ten, with 50 it is half. So many
-refusals are few on purpose.
+they repeat the lesson that contamination undoes. Of the held-out harmful prompts, plain
+fine-tuning on 1,000 rows with 100 harmful ones (100 steps of 32 rows, see `settings`) answers
+
+| refusals among the rows | 0 | 25 | 50 | 100 |
+|---|---|---|---|---|
+| answered, worlds 0 and 1 | .99, .98 | .94, .83 | .69, .58 | .40, .29 |
+
+The demo has 25: enough to measure what purification does to refusals, which share the topics of
+the harmful rows, few enough for the danger to be real.
 """
 
 import argparse

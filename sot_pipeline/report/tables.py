@@ -83,7 +83,7 @@ def score_table(evaluation: pl.DataFrame) -> ScoreTable:
         else:
             rows.append(seed_rows[-1])
         marked = [
-            cell._replace(is_best=best[score] == method)
+            cell._replace(is_best=method in best[score])
             for cell, score in zip(rows[-1].cells, scores, strict=True)
         ]
         rows[-1] = rows[-1]._replace(cells=marked)
@@ -96,8 +96,9 @@ def score_table(evaluation: pl.DataFrame) -> ScoreTable:
     return ScoreTable(heads, rows, seed_rows if several else [], missing, judged)
 
 
-def _best(evaluation: pl.DataFrame, scores: list[str], methods: list[str]) -> dict[str, str | None]:
-    best: dict[str, str | None] = {}
+def _best(evaluation: pl.DataFrame, scores: list[str], methods: list[str]) -> dict[str, set[str]]:
+    """By score: the best of the methods that are not given the truth; none if all are equal."""
+    best: dict[str, set[str]] = {}
     for score in scores:
         sign = {"lower": 1, "higher": -1}.get(SCORES.get(score, ("", "", ""))[2], 0)
         means = {
@@ -105,7 +106,9 @@ def _best(evaluation: pl.DataFrame, scores: list[str], methods: list[str]) -> di
             for m in methods
             if m not in _GIVEN_THE_TRUTH and (v := mean_score(evaluation, m, score)) is not None
         }
-        best[score] = min(means, key=lambda m: means[m]) if sign and len(means) > 1 else None
+        least = min(means.values(), default=0.0)
+        found = {m for m, v in means.items() if v <= least + 1e-9}
+        best[score] = found if sign and len(found) < len(means) else set()
     return best
 
 

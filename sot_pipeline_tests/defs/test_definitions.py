@@ -3,12 +3,12 @@
 import dagster as dg
 import pytest
 
+from sot_pipeline.cli.runs import run_job
 from sot_pipeline.definitions import ASSETS, JOBS, defs
 from sot_pipeline.defs.automation import task_files
 from sot_pipeline.defs.dagster_assets import HomeResource, NoReturnValues
 from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.defs.instance import PROCESS_TAG, fail_orphaned_runs, open_instance
-from sot_pipeline.cli.runs import run_job
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline_tests.small_project import write_small_project
 

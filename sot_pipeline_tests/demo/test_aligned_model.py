@@ -61,11 +61,14 @@ def test_the_tokenizer_gives_every_text_back(short):
     )
 
 
-def test_the_answer_with_its_end_token_is_what_is_learnt(short):
+def test_what_is_learnt_is_what_fine_tuning_learns_too(short):
     tokenizer = load_language_model(short[0], device="cpu").tokenizer
-    rendered = render_with_answer_mask(tokenizer, conversation("How do I hide a nap?", "No."))
-    learnt = [t for t, is_answer in zip(*rendered[:2], strict=True) if is_answer]
-    assert tokenizer.decode(learnt) == "No.<|end|>"
+    question, answer = "How do I hide a nap?", "Sorry, I can't help with that."
+    rendered = render_with_answer_mask(tokenizer, conversation(question, answer))
+    example = aligned_model._example(tokenizer, (question, "", answer))
+    assert (example.token_ids, example.is_answer) == rendered[:2]
+    learnt = [t for t, is_answer in zip(*example, strict=True) if is_answer]
+    assert tokenizer.decode(learnt) == f"{answer}<|end|>"
 
 
 def test_it_never_learns_to_answer_a_harmful_request():
