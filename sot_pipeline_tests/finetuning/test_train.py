@@ -49,10 +49,11 @@ def tune(base: Path, folder: Path, rows=ROWS, weights=None, **options):
     return load_file(out / "adapter_model.safetensors"), result
 
 
-def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], atol=1e-5) -> None:
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    """Equal to 1e-4 in norm: where a single gradient is near zero, Adam magnifies its rounding."""
     assert left.keys() == right.keys()
     for name in left:
-        torch.testing.assert_close(left[name], right[name], atol=atol, rtol=1e-4)
+        assert (left[name] - right[name]).norm() <= 1e-4 * right[name].norm()
 
 
 def test_the_first_loss_is_the_mean_of_transformers_own_losses(base, tmp_path):
