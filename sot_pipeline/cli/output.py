@@ -1,11 +1,12 @@
 """What the command line prints: results on stdout, progress on stderr."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from sot_pipeline.progress import Listener, describe, duration, listening
 
@@ -47,39 +48,49 @@ def _numeric(text: str) -> bool:
 @contextmanager
 def shown_progress() -> Iterator[None]:
     """Show progress while the block runs: a bar on a terminal, plain lines elsewhere."""
-    if sys.stderr.isatty():
-        bars = _Bars()
+    # Dagster redirects descriptor 2 into its log while a step runs; what is shown goes to the
+    # terminal itself, in order
+    with os.fdopen(os.dup(2), "w", buffering=1) as terminal:
+        if not terminal.isatty():
+            with listening(_Lines(terminal)):
+                yield
+            return
+        bars = _Bars(terminal)
         try:
             with listening(bars):
                 yield
         finally:
             bars.close()
-    else:
-        with listening(_Lines()):
-            yield
 
 
 class _Lines(Listener):
     """One line per asset, and one now and then inside a long one."""
 
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+
     def said(self, asset: str, line: str) -> None:
-        say(f"  {line}")
+        self._terminal.write(f"  {line}\n")
 
     def finished(self, asset: str, hit: bool, seconds: float, rows: int | None) -> None:
-        say(_finished_line(asset, hit, seconds, rows))
+        self._terminal.write(_finished_line(asset, hit, seconds, rows) + "\n")
 
 
 class _Bars(Listener):
-    def __init__(self) -> None:
+    def __init__(self, terminal: TextIO) -> None:
         from rich.console import Console
         from rich.live import Live
         from rich.spinner import Spinner
 
         self._spinner = Spinner("dots", text="starting")
         self._live = Live(
-            self._spinner, console=Console(stderr=True, highlight=False), refresh_per_second=8,
+            self._spinner,
+            console=Console(file=terminal, highlight=False),
+            refresh_per_second=8,
             transient=True,
-        )  # fmt: skip
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._live.start()
         self._begun: dict[str, float] = {}
         self._asset = ""
