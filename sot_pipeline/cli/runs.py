@@ -67,6 +67,8 @@ def run_job(home: Home, task: str, job_name: str) -> RunOutcome:
             run_config=quiet,
             tags={PROCESS_TAG: str(os.getpid())},
         )
+        if any(_interrupted(event) for event in result.all_events):
+            raise KeyboardInterrupt
         return RunOutcome(
             run_id=result.run_id,
             success=result.success,
@@ -95,6 +97,11 @@ def _check_outcome(evaluation: Any) -> CheckOutcome:
         blocking=evaluation.severity == dg.AssetCheckSeverity.ERROR,
         description=evaluation.description or "",
     )
+
+
+def _interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error if event.is_step_failure else None
+    return error is not None and error.cls_name == "DagsterExecutionInterruptedError"
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str | None:
