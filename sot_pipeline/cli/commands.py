@@ -2,16 +2,14 @@
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, print_json, say, shown_progress, table
+from sot_pipeline.cli.task_files import prepare_task, save_settings
 from sot_pipeline.defs.home import EvaluationFiles, Home, TaskFile
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import duration
@@ -92,7 +90,7 @@ def run_purify(
 ) -> int:
     home = Home(root)
     start = time.perf_counter()
-    name = _prepare_task(home, name, custom, safe, harmful, flags, assignments)
+    name = prepare_task(home, name, custom, safe, harmful, flags, assignments)
     outcome = _run(home, name, "purify")
     if outcome.error is not None:
         return _failed(name, outcome, as_json)
@@ -121,7 +119,7 @@ def run_finetune(
     home = Home(root)
     start = time.perf_counter()
     task = home.read_task(name)
-    _save_settings(home, name, task, flags, assignments)
+    save_settings(home, name, task, flags, assignments)
     settings, _ = home.settings(name)
     if settings.base_model.name is None:
         raise InputError(
@@ -174,7 +172,7 @@ def run_evaluate(
             "there are no prompts to evaluate on: give --harmful, --over-refusal or "
             "--task-prompts (files of prompts, in any format that purify reads)"
         )
-    _save_settings(
+    save_settings(
         home, name, task.model_copy(update={"evaluation": evaluation}), flags, assignments
     )
     outcome = _run(home, name, "purify_and_finetune")
@@ -230,86 +228,6 @@ def run_score(root: Path | None, file: Path, name: str, out: Path | None, as_jso
             ],
         )  # fmt: skip
     return FINDINGS if rejected.height else DONE
-
-
-def _prepare_task(
-    home: Home,
-    name: str | None,
-    custom: Path | None,
-    safe: Path | None,
-    harmful: Path | None,
-    flags: Mapping[str, Any],
-    assignments: list[str],
-) -> str:
-    """Write the task file that the flags describe, or change the one that --task names."""
-    if custom is None:
-        if name is None:
-            raise InputError("give a file of rows, or --task with the name of an earlier task")
-        task = home.read_task(name)
-        updates = {"safe": safe, "harmful": harmful}
-        given = {key: path.resolve() for key, path in updates.items() if path is not None}
-        _save_settings(home, name, task.model_copy(update=given), flags, assignments)
-        return name
-    missing = [f"--{key}" for key, path in (("safe", safe), ("harmful", harmful)) if path is None]
-    if missing or safe is None or harmful is None:
-        raise InputError(
-            f"{' and '.join(missing)} missing: the weights need a trusted safe reference "
-            "(--safe) and a harmful one (--harmful)"
-        )
-    for path in (custom, safe, harmful):
-        if not path.exists():
-            raise InputError(f"{path}: no such file (looked in {path.resolve().parent})")
-    name = name or _task_name(custom)
-    earlier = home.read_task(name) if home.task_path(name).exists() else None
-    task = TaskFile(custom=custom.resolve(), safe=safe.resolve(), harmful=harmful.resolve())
-    if earlier is not None:
-        # the same file purified again keeps what finetune and evaluate were told about it
-        kept = {b: v for b, v in earlier.settings.items() if b in KEPT_BLOCKS}
-        task = task.model_copy(update={"evaluation": earlier.evaluation, "settings": kept})
-    _save_settings(home, name, task, flags, assignments)
-    return name
-
-
-KEPT_BLOCKS = {"base_model", "finetuning", "evaluation", "comparison"}
-
-
-def _task_name(custom: Path) -> str:
-    stem = custom.name.split(".")[0].lower()
-    return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_")[:64] or "task"
-
-
-def _save_settings(
-    home: Home, name: str, task: TaskFile, flags: Mapping[str, Any], assignments: list[str]
-) -> None:
-    settings = {block: dict(fields) for block, fields in task.settings.items()}
-    chosen = {key: value for key, value in flags.items() if value is not None}
-    for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not separator or key.count(".") != 1:
-            raise InputError(f"--set {assignment}: expected block.field=value")
-        chosen[key] = yaml.safe_load(value)
-    for key, value in chosen.items():
-        block, field = key.split(".")
-        if key in MODEL_SETTINGS and Path(str(value)).is_dir():
-            value = str(Path(value).resolve())  # the task also runs from elsewhere
-        settings.setdefault(block, {})[field] = value
-        for other in EXCLUDES.get(key, ()):
-            settings[block][other] = None
-    changed = task.model_copy(update={"settings": settings})
-    from sot_pipeline.defs.settings import environment_layer, file_layer, resolve_settings
-
-    layers = [file_layer(home.root / "settings.yaml"), environment_layer()]
-    resolve_settings([*layers, ("command line", settings)])  # wrong values never reach the file
-    home.write_task(name, changed)
-
-
-MODEL_SETTINGS = {"embedding.encoder", "base_model.name"}
-EXCLUDES = {
-    "selection.keep_count": ["keep_fraction"],
-    "selection.keep_fraction": ["keep_count"],
-    "finetuning.num_steps": ["num_epochs"],
-    "finetuning.num_epochs": ["num_steps"],
-}
 
 
 def _run(home: Home, name: str, job: str):

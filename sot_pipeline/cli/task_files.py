@@ -1,0 +1,90 @@
+"""Task files from flags: what a command line says becomes what the asset graph reads."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sot_pipeline.defs.home import Home, TaskFile
+from sot_pipeline.defs.settings import environment_layer, file_layer, resolve_settings
+from sot_pipeline.errors import InputError
+
+# What `finetune` and `evaluate` were told outlives a new purification of the same task
+KEPT_BLOCKS = {"base_model", "finetuning", "evaluation", "comparison"}
+# Folders given for these are stored whole: a task also runs from elsewhere
+MODEL_SETTINGS = {"embedding.encoder", "base_model.name"}
+# Giving one of a pair empties the other
+EXCLUDES = {
+    "selection.keep_count": ["keep_fraction"],
+    "selection.keep_fraction": ["keep_count"],
+    "finetuning.num_steps": ["num_epochs"],
+    "finetuning.num_epochs": ["num_steps"],
+}
+
+
+def prepare_task(
+    home: Home,
+    name: str | None,
+    custom: Path | None,
+    safe: Path | None,
+    harmful: Path | None,
+    flags: Mapping[str, Any],
+    assignments: list[str],
+) -> str:
+    """Write the task file that the flags describe, or change the one that --task names."""
+    if custom is None:
+        if name is None:
+            raise InputError("give a file of rows, or --task with the name of an earlier task")
+        task = home.read_task(name)
+        updates = {"safe": safe, "harmful": harmful}
+        given = {key: path.resolve() for key, path in updates.items() if path is not None}
+        save_settings(home, name, task.model_copy(update=given), flags, assignments)
+        return name
+    missing = [f"--{key}" for key, path in (("safe", safe), ("harmful", harmful)) if path is None]
+    if missing or safe is None or harmful is None:
+        raise InputError(
+            f"{' and '.join(missing)} missing: the weights need a trusted safe reference "
+            "(--safe) and a harmful one (--harmful)"
+        )
+    for path in (custom, safe, harmful):
+        if not path.exists():
+            raise InputError(f"{path}: no such file (looked in {path.resolve().parent})")
+    name = name or _task_name(custom)
+    earlier = home.read_task(name) if home.task_path(name).exists() else None
+    task = TaskFile(custom=custom.resolve(), safe=safe.resolve(), harmful=harmful.resolve())
+    if earlier is not None:
+        # the same file purified again keeps what finetune and evaluate were told about it
+        kept = {b: v for b, v in earlier.settings.items() if b in KEPT_BLOCKS}
+        task = task.model_copy(update={"evaluation": earlier.evaluation, "settings": kept})
+    save_settings(home, name, task, flags, assignments)
+    return name
+
+
+def _task_name(custom: Path) -> str:
+    stem = custom.name.split(".")[0].lower()
+    return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_")[:64] or "task"
+
+
+def save_settings(
+    home: Home, name: str, task: TaskFile, flags: Mapping[str, Any], assignments: list[str]
+) -> None:
+    settings = {block: dict(fields) for block, fields in task.settings.items()}
+    chosen = {key: value for key, value in flags.items() if value is not None}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator or key.count(".") != 1:
+            raise InputError(f"--set {assignment}: expected block.field=value")
+        chosen[key] = yaml.safe_load(value)
+    for key, value in chosen.items():
+        block, field = key.split(".")
+        if key in MODEL_SETTINGS and Path(str(value)).is_dir():
+            value = str(Path(value).resolve())  # the task also runs from elsewhere
+        settings.setdefault(block, {})[field] = value
+        for other in EXCLUDES.get(key, ()):
+            settings[block][other] = None
+    changed = task.model_copy(update={"settings": settings})
+    layers = [file_layer(home.root / "settings.yaml"), environment_layer()]
+    resolve_settings([*layers, ("command line", settings)])  # wrong values never reach the file
+    home.write_task(name, changed)
