@@ -295,7 +295,8 @@ def _cut(token_ids: list[int], is_answer: list[bool], max_length: int | None, *,
     head = [token_ids[0]] if keep_bos else []
     cut_ids = head + token_ids[kept]
     cut_mask = is_answer[kept]
-    if is_answer[start - 1]:  # the rest of an older answer, its beginning cut off: only read
+    if start < answer_start and cut_mask[0]:
+        # an older answer, cut off from its prompt or in its midst: only read
         rest = cut_mask.index(False)
         cut_mask[:rest] = [False] * rest
     cut_mask = [False] * len(head) + cut_mask

@@ -3,7 +3,14 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Fixed examples, so that a change and not chance decides whether the tests pass;
+# HYPOTHESIS_PROFILE=explore looks further, and every find becomes a test of its own.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 

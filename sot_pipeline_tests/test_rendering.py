@@ -257,6 +257,22 @@ def test_truncation_keeps_the_answer_and_says_what_it_cut(messages, family, max_
         assert learnt(tokenizer, messages, max_length=max_length)[-1] == last
 
 
+def test_an_older_answer_that_lost_its_prompt_is_read_and_not_learnt():
+    tokenizer = TOKENIZERS["qwen3"]
+    messages = [
+        turn
+        for q, a in [("be", "be"), ("be", "be"), ("be", "be be be"), ("be", "be be be be")]
+        for turn in (user(q), assistant(a))
+    ]
+    whole = render_with_answer_mask(tokenizer, messages)
+    starts = [
+        i for i in range(1, len(whole.is_answer)) if whole.is_answer[i - 1 : i + 1] == [False, True]
+    ]
+    cut = render_with_answer_mask(tokenizer, messages, max_length=len(whole.token_ids) - starts[1])
+    assert not cut.is_answer[0]
+    assert any(cut.is_answer)
+
+
 def test_truncation_keeps_the_first_token_where_it_opens_the_sequence():
     tokenizer = make(LLAMA3)
     cut = render_with_answer_mask(tokenizer, TWO_TURNS, max_length=10)
