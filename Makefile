@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help demo test test-slow bench check format ui clean
 
 help:
-	@echo "make demo       everything end to end on generated text, no network (about 5 minutes)"
+	@echo "make demo       everything end to end on generated text, no network (about 4 minutes)"
 	@echo "make ui         the Dagster UI on http://127.0.0.1:3000"
 	@echo "make test       the tests (make test-slow: also the slow ones)"
 	@echo "make bench      speed and quality measurements"
