@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, USAGE, print_json, say, table
+from sot_pipeline.cli.output import FAILED, say
 from sot_pipeline.errors import InputError
 
 app = typer.Typer(
@@ -206,6 +206,3 @@ def ui(
     from sot_pipeline.cli.ui import run_ui
 
     run_ui(home, port)
-
-
-__all__ = ["DONE", "FAILED", "FINDINGS", "USAGE", "app", "print_json", "run", "table"]

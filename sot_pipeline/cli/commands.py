@@ -211,8 +211,7 @@ def run_score(root: Path | None, file: Path, name: str, out: Path | None, as_jso
         "out": str(out) if out else None,
     }
     if as_json:
-        rows = scores.drop("prompt", "response", "messages", strict=False).to_dicts()
-        print_json(document | {"rows": rows})
+        print_json(document | {"rows": scores.to_dicts()})
     else:
         shown = scores.sort("log_weight").head(20)
         table(

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from sot_pipeline.progress import Listener, describe, duration, listening
 
-DONE, FAILED, USAGE, FINDINGS = 0, 1, 2, 3
+DONE, FAILED, FINDINGS = 0, 1, 3  # 2 is wrong usage, which typer reports
 
 
 def print_json(document: Any) -> None:
