@@ -60,7 +60,7 @@ def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.Data
         cosine_cost(vectors, np.asarray(assets[f"{name}_embeddings"].array()), center=center)
         for name in ("safe", "harmful")
     )
-    scores = extend_potentials(fit, pull_cost, push_cost)
+    scores = extend_potentials(fit, (pull_cost, push_cost))
     safe, harmful = nearest_reference(pull_cost), nearest_reference(push_cost)
     cut = assets["selected_samples"].table()["log_weight"].min()
     ids = {name: assets[f"{name}_texts"].table()["sample_id"] for name in ("safe", "harmful")}

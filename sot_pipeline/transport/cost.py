@@ -5,7 +5,8 @@ import numpy as np
 from sot_pipeline.errors import InputError
 
 # Below this length what is left of a unit row after centring is rounding, not a direction.
-_NO_DIRECTION = 1e-5
+NO_DIRECTION = 1e-5
+_CHUNK = 65_536  # rows
 
 
 def pooled_mean(*sets: np.ndarray) -> np.ndarray:
@@ -59,16 +60,14 @@ def cosine_cost(x: np.ndarray, y: np.ndarray, *, center: np.ndarray | None = Non
             "different models. Embed both with the same model."
         )
     if center is None:
-        return _one_minus_inner_product(x_unit, y_unit)
+        return cosine_of_directions(x_unit, y_unit)
     center = np.asarray(center, dtype=np.float32)
     if center.shape != (x_unit.shape[1],) or not np.isfinite(center).all():
         raise InputError(
             f"center has shape {center.shape}, expected ({x_unit.shape[1]},) and finite values; "
             "take it from pooled_mean of the same embeddings"
         )
-    return _one_minus_inner_product(
-        _directions_from(x_unit, center), _directions_from(y_unit, center)
-    )
+    return cosine_of_directions(directions_from(x, center), directions_from(y, center))
 
 
 def pooled_std(pull_cost: np.ndarray, push_cost: np.ndarray) -> float:
@@ -104,40 +103,54 @@ def checked_costs(pull_cost: np.ndarray, push_cost: np.ndarray) -> tuple[np.ndar
     return costs[0].astype(dtype, copy=False), costs[1].astype(dtype, copy=False)
 
 
-def _unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
-    vectors = np.asarray(vectors)
+def check_embeddings(vectors: np.ndarray, name: str, *, width: int | None = None) -> None:
+    """Raise an InputError unless every row `[n, d]` is finite and has a direction.
+
+    Reads the rows in chunks, so that a memory-mapped array stays on disk.
+    """
     if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind not in "fiu":
         raise InputError(
             f"{name} is an array of {vectors.dtype} of shape {vectors.shape}; "
             "expected numbers of shape [rows, dimensions], neither of them 0"
         )
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
+    if width is not None and vectors.shape[1] != width:
         raise InputError(
-            f"{name}: row {np.flatnonzero(~finite)[0]} holds NaN or infinite values "
-            f"({np.count_nonzero(~finite)} such rows of {len(vectors)}); embed these rows again, "
-            "in float32 if the model ran in half precision"
+            f"{name} has {vectors.shape[1]} dimensions, the references {width}: they come from "
+            "different models. Embed all with the same model."
         )
+    infinite, zero = [], []
+    for start in range(0, len(vectors), _CHUNK):
+        largest = np.abs(vectors[start : start + _CHUNK]).max(axis=1)  # NaN if one entry is
+        infinite.append(start + np.flatnonzero(~np.isfinite(largest)))
+        zero.append(start + np.flatnonzero(largest == 0))
+    for rows, what in (
+        (np.concatenate(infinite), "holds NaN or infinite values"),
+        (np.concatenate(zero), "is all zeros and has no direction"),
+    ):
+        if len(rows):
+            raise InputError(
+                f"{name}: row {rows[0]} {what} ({len(rows)} such rows of {len(vectors)}); remove "
+                "them or embed them again, in float32 if the model ran in half precision"
+            )
+
+
+def directions_from(vectors: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Unit vectors `[n, d]` float32 from the centre; the zero vector for a row that lies on it."""
+    moved = _unit_rows(vectors, "vectors") - center
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    return np.where(length > NO_DIRECTION, moved / np.maximum(length, NO_DIRECTION), 0)
+
+
+def _unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
+    vectors = np.asarray(vectors)
+    check_embeddings(vectors, name)
     # scaled by the largest entry first: squares of tiny or huge entries leave float32
-    largest = np.abs(vectors).max(axis=1, keepdims=True)
-    if (largest == 0).any():
-        zeros = np.flatnonzero(largest == 0)
-        raise InputError(
-            f"{name}: row {zeros[0]} is all zeros ({len(zeros)} such rows of {len(vectors)}) and "
-            "has no direction; remove the row or embed it again"
-        )
-    scaled = (vectors / largest).astype(np.float32)
+    scaled = (vectors / np.abs(vectors).max(axis=1, keepdims=True)).astype(np.float32)
     return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
 
 
-def _directions_from(unit: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Unit vectors from the centre; the zero vector for a row that lies on it."""
-    moved = unit - center
-    length = np.linalg.norm(moved, axis=1, keepdims=True)
-    return np.where(length > _NO_DIRECTION, moved / np.maximum(length, _NO_DIRECTION), 0)
-
-
-def _one_minus_inner_product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def cosine_of_directions(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Cosine cost `[n, m]` of unit vectors, as from `directions_from`."""
     cost = x @ y.T
     np.subtract(1, cost, out=cost)
     return np.clip(cost, 0, 2, out=cost)  # rounding leaves parallel rows a little below 0

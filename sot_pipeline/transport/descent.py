@@ -5,11 +5,13 @@ Nothing here knows of transport; arrays are float64 NumPy, one entry per sample.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from scipy.optimize import brentq
 
-_MEMORY = 5  # past steps that an Anderson step combines
+from sot_pipeline.transport.anderson import MEMORY, Step, extrapolate
+
 _SMALLEST_DAMPING = 1e-7
 _LARGEST_DAMPING = 1e3  # only where tau = 0: there a full step is no fixed point, just a unit
 
@@ -33,6 +35,14 @@ class Descent(NamedTuple):
     objective_trace: np.ndarray  # one entry per accepted step, the start first
     residual_trace: np.ndarray
     num_steps: int  # evaluations of the energy, rejected ones included
+
+    def followed_by(self, later: "Descent") -> "Descent":
+        """The later one, which started where this one ended, with the history of both."""
+        return later._replace(
+            objective_trace=np.concatenate([self.objective_trace, later.objective_trace]),
+            residual_trace=np.concatenate([self.residual_trace, later.residual_trace]),
+            num_steps=self.num_steps + later.num_steps,
+        )
 
 
 Oracle = Callable[[np.ndarray], Energy]
@@ -73,7 +83,7 @@ def mirror_descent(
     here = normalise(log_weights)
     energy = oracle(here)
     num_steps, damping, since = 1, 1.0, 0
-    memory: list[_Step] = []
+    memory: list[Step] = []
     trace: list[_Judgement] = []
     while True:
         tau = choose_tau(energy.gradient)
@@ -83,10 +93,10 @@ def mirror_descent(
             progress(num_steps, max_steps)
         if at.residual <= tolerance or num_steps >= max_steps or not np.isfinite(at.residual):
             break
-        step = _Step(here, _full_step(here, energy.gradient, tau, scale))
-        memory = [*memory[1 - _MEMORY :], step] if tau > 0 else [step]
+        step = Step(here, _full_step(here, energy.gradient, tau, scale))
+        memory = [*memory[1 - MEMORY :], step] if tau > 0 else [step]
         while num_steps < max_steps and damping >= _SMALLEST_DAMPING:
-            there = normalise(_combine(memory, damping))
+            there = normalise(extrapolate(memory, damping))
             trial = oracle(there)
             num_steps += 1
             if _better(_judge(there, trial, tau, scale), at, noise * scale):
@@ -141,7 +151,12 @@ def adam(
 
 def normalise(log_weights: np.ndarray) -> np.ndarray:
     """Shift so that the weights sum to 1."""
-    return log_weights - np.logaddexp.reduce(log_weights)
+    return log_weights - _log_sum_exp(log_weights)
+
+
+def effective_sample_size(log_weights: np.ndarray) -> float:
+    """`(sum w)^2 / sum w^2`, from 1 to n, of log-weights however small."""
+    return float(np.exp(2 * _log_sum_exp(log_weights) - _log_sum_exp(2 * log_weights)))
 
 
 def stationarity_residual(
@@ -158,7 +173,7 @@ def stationarity_residual(
     return float(np.exp(log_weights) @ gradient - gradient.min()) / scale
 
 
-def tau_for_ess(gradient: np.ndarray, effective_sample_size: float) -> float:
+def tau_for_ess(gradient: np.ndarray, target: float) -> float:
     """The `tau` at which `softmax(-gradient / tau)` has the effective sample size asked for.
 
     The effective sample size rises with tau from 1 (or the number of ties at the minimum) to n.
@@ -167,25 +182,23 @@ def tau_for_ess(gradient: np.ndarray, effective_sample_size: float) -> float:
     if spread == 0:
         return 0.0  # nothing to tell samples apart by: no tau spreads the weights
 
-    def ess(log_tau: float) -> float:
-        log_weights = normalise(-gradient / np.exp(log_tau))
-        return float(np.exp(-np.logaddexp.reduce(2 * log_weights)))
+    def excess(log_tau: float) -> float:
+        return effective_sample_size(-gradient / np.exp(log_tau)) - target
 
     low, high = np.log(spread) - 7.0, np.log(spread) + 12.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if ess(middle) < effective_sample_size else (low, middle)
-    return float(np.exp((low + high) / 2))
+    if excess(low) >= 0 or excess(high) <= 0:
+        return float(np.exp(low if excess(low) >= 0 else high))
+    return float(np.exp(cast(float, brentq(excess, low, high, xtol=1e-10))))
+
+
+def _log_sum_exp(values: np.ndarray) -> float:
+    largest = values.max()
+    return float(largest + np.log(np.exp(values - largest).sum()))
 
 
 class _Judgement(NamedTuple):
     objective: float
     residual: float
-
-
-class _Step(NamedTuple):
-    start: np.ndarray
-    step: np.ndarray
 
 
 def _judge(log_weights: np.ndarray, energy: Energy, tau: float, scale: float) -> _Judgement:
@@ -216,18 +229,6 @@ def _full_step(
         return -(gradient - gradient.mean()) / scale
     step = -gradient / tau - log_weights
     return step - step.mean()
-
-
-def _combine(memory: list[_Step], damping: float) -> np.ndarray:
-    """Anderson: the affine combination of past points whose steps cancel best, then its step."""
-    starts = np.stack([step.start for step in memory])
-    steps = np.stack([step.step for step in memory])
-    there = starts[-1] + damping * steps[-1]
-    if len(memory) > 1:
-        turns = np.diff(steps, axis=0)
-        mix = np.linalg.lstsq(turns.T, steps[-1], rcond=1e-8)[0]
-        there = there - mix @ (np.diff(starts, axis=0) + damping * turns)
-    return there
 
 
 def _descent(

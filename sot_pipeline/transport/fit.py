@@ -6,7 +6,12 @@ import jax
 import numpy as np
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.transport.cost import checked_costs
+from sot_pipeline.transport.cost import (
+    check_embeddings,
+    checked_costs,
+    cosine_of_directions,
+    directions_from,
+)
 from sot_pipeline.transport.sinkhorn import soft_c_transform
 
 
@@ -28,7 +33,10 @@ class PushPullFit(NamedTuple):
     residual: float  # of stationarity, in units of cost_std
     tolerance: float
     marginal_errors: tuple[float, float]  # pull, push; L1
-    num_steps: int
+    num_steps: int  # evaluations of the two transport problems
+    num_sweeps: int  # passes over the costs to one reference
+    storage: str  # of the kernels: float32, float64, float16 or recomputed; two joined by "+"
+    precision: str  # of the sums: float32 or float64
     cost_std: float  # pooled standard deviation of the two costs
     epsilon: float  # unit of the cost
     tau: float  # unit of the cost
@@ -40,6 +48,10 @@ class PushPullFit(NamedTuple):
     pull_mean: float  # mean potentials and log-weight of the fit's own rows: zero of the scores
     push_mean: float
     mean_log_weight: float
+    # of a fit from embeddings, for the vectors of new rows
+    safe_directions: np.ndarray | None = None  # [m_safe, d] unit vectors from the centre
+    harmful_directions: np.ndarray | None = None  # [m_harmful, d]
+    center: np.ndarray | None = None  # [d]
 
 
 class RowScores(NamedTuple):
@@ -50,7 +62,10 @@ class RowScores(NamedTuple):
     push_scores: np.ndarray
 
 
-def extend(fit: PushPullFit, pull_cost: np.ndarray, push_cost: np.ndarray) -> np.ndarray:
+NewRows = tuple[np.ndarray, np.ndarray] | np.ndarray
+
+
+def extend(fit: PushPullFit, new_rows: NewRows) -> np.ndarray:
     """Log-weights of rows that were not in the fit, on the fit's scale, without a new solve.
 
     The dual potentials of the references carry over to any row through the soft c-transform;
@@ -60,34 +75,24 @@ def extend(fit: PushPullFit, pull_cost: np.ndarray, push_cost: np.ndarray) -> np
     potentials: the line through the fit's own rows that fits them best is used instead.
 
     Args:
-        fit: From `learn_weights`.
-        pull_cost: `[k, m_safe]`, costs of the new rows to the same safe reference, with the same
-            centre.
-        push_cost: `[k, m_harmful]`.
+        fit: From `learn_weights` or `learn_weights_from_embeddings`.
+        new_rows: The costs `(pull_cost [k, m_safe], push_cost [k, m_harmful])` of the new rows
+            to the same references, with the same centre; or, for a fit from embeddings, their
+            vectors `[k, d]`.
 
     Returns:
         `[k]` natural logs. A weight of 1/n, the average of the fit, is `-log(n)`.
     """
-    return score_rows(fit, pull_cost, push_cost).log_weights
+    return score_rows(fit, new_rows).log_weights
 
 
-def score_rows(fit: PushPullFit, pull_cost: np.ndarray, push_cost: np.ndarray) -> RowScores:
+def score_rows(fit: PushPullFit, new_rows: NewRows) -> RowScores:
     """As `extend`, with the two parts that explain each log-weight."""
-    pull_cost, push_cost = checked_costs(pull_cost, push_cost)
-    for name, cost, potential in (
-        ("pull_cost", pull_cost, fit.g_pull),
-        ("push_cost", push_cost, fit.g_push),
-    ):
-        if cost.shape[1] != len(potential):
-            raise InputError(
-                f"{name} has {cost.shape[1]} columns, the fit was made with a reference of "
-                f"{len(potential)} rows; compute the costs to that same reference, or fit again"
-            )
-    return scores_from_potentials(
-        fit,
-        _extend_potential(pull_cost, fit.g_pull, fit.epsilon),
-        _extend_potential(push_cost, fit.g_push, fit.epsilon),
-    )
+    if isinstance(new_rows, np.ndarray):
+        potentials = _potentials_of_vectors(fit, new_rows)
+    else:
+        potentials = _potentials_of_costs(fit, *checked_costs(*new_rows))
+    return scores_from_potentials(fit, *potentials)
 
 
 def scores_from_potentials(
@@ -101,4 +106,47 @@ def scores_from_potentials(
     return RowScores(fit.mean_log_weight + pull_scores + push_scores, pull_scores, push_scores)
 
 
+def _potentials_of_costs(
+    fit: PushPullFit, pull_cost: np.ndarray, push_cost: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    for name, cost, potential in (
+        ("pull_cost", pull_cost, fit.g_pull),
+        ("push_cost", push_cost, fit.g_push),
+    ):
+        if cost.shape[1] != len(potential):
+            raise InputError(
+                f"{name} has {cost.shape[1]} columns, the fit was made with a reference of "
+                f"{len(potential)} rows; compute the costs to that same reference, or fit again"
+            )
+    double = fit.precision == "float64"
+    with jax.enable_x64(double):
+        dtype = np.float64 if double else np.float32
+        pull, push = (
+            np.asarray(
+                _extend_potential(cost.astype(dtype, copy=False), g.astype(dtype), fit.epsilon)
+            )
+            for cost, g in ((pull_cost, fit.g_pull), (push_cost, fit.g_push))
+        )
+    return pull, push
+
+
+def _potentials_of_vectors(fit: PushPullFit, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if fit.safe_directions is None or fit.harmful_directions is None or fit.center is None:
+        raise InputError(
+            "this fit was made from costs and does not know the references' vectors; pass the "
+            "new rows' costs as (pull_cost, push_cost)"
+        )
+    width = fit.safe_directions.shape[1]
+    check_embeddings(vectors, "new_rows", width=width)
+    parts = []
+    for start in range(0, len(vectors), _CHUNK):
+        directions = directions_from(vectors[start : start + _CHUNK], fit.center)
+        costs = (cosine_of_directions(directions, fit.safe_directions),
+                 cosine_of_directions(directions, fit.harmful_directions))  # fmt: skip
+        parts.append(_potentials_of_costs(fit, *costs))
+    pull, push = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return pull, push
+
+
+_CHUNK = 16_384  # rows
 _extend_potential = jax.jit(soft_c_transform)

@@ -1,85 +1,81 @@
 """The energy of Eq. 5 at given weights, for a descent: two transport problems, solved warm."""
 
-from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from sot_pipeline.errors import InputError
 from sot_pipeline.transport.descent import Energy
 from sot_pipeline.transport.fit import PushPullFit
-from sot_pipeline.transport.sinkhorn import TransportResult, entropic_ot
-
-_LIGHTEST = 1e-30  # marginals are floored here: float32 has no logarithm far below
+from sot_pipeline.transport.reference import ReferenceTransport, RowCosts, Storage, Transport
 
 
 class Solved(NamedTuple):
     """Both transport problems at some weights."""
 
-    pull: TransportResult
-    push: TransportResult
-    pull_gradient: np.ndarray  # [n] d OT / d w, unit of the cost
-    push_gradient: np.ndarray
+    pull: Transport
+    push: Transport
 
 
 class PushPull:
-    """Oracle of the unregularised Eq. 5: each call solves both problems, warm from the last."""
+    """Oracle of the unregularised Eq. 5: each call solves both problems, warm from the last.
+
+    Args:
+        pull, push: Costs of the same custom rows.
+        threshold: L1 error of the marginals to solve to; no less than the precision allows.
+        largest_cost: Sets the size of rounding errors.
+    """
 
     def __init__(
         self,
-        pull_cost: np.ndarray,
-        push_cost: np.ndarray,
+        pull: RowCosts,
+        push: RowCosts,
         *,
         lambda_push: float,
         epsilon: float,
         reference_relaxation: float,
         threshold: float,
-        max_iterations: int,
-        init: PushPullFit | None,
+        max_sweeps: int,
+        largest_cost: float,
+        storages: tuple[Storage, Storage],
+        precision: Literal["float32", "float64"],
+        init: PushPullFit | None = None,
     ) -> None:
-        self.costs = jnp.asarray(pull_cost), jnp.asarray(push_cost)
         self.lambda_push, self.epsilon = lambda_push, epsilon
         self.reference_relaxation = reference_relaxation
-        # potentials are of the size of the costs; rounded, they leave some error of the marginals
-        largest = max(float(cost.max()) for cost in self.costs)
-        machine_epsilon = float(jnp.finfo(self.costs[0].dtype).eps)
-        self.rounding = 2 * machine_epsilon * largest
-        self._least_error = max(4 * self.rounding / epsilon, 10 * machine_epsilon)
-        self.accepted_error = self.threshold = max(threshold, self._least_error)
-        self.max_iterations = max_iterations
-        num_samples = len(pull_cost)
-        if init is None:
-            self.warm = (np.zeros(num_samples), np.zeros(num_samples))
-            return
-        if len(init.log_weights) != num_samples:
-            raise InputError(
-                f"init is a fit of {len(init.log_weights)} custom samples, the costs have "
-                f"{num_samples} rows; start without init, or from a fit of these samples"
+        self.problems = [
+            ReferenceTransport(
+                costs,
+                epsilon=epsilon,
+                tau_b=1.0 - reference_relaxation,
+                storage=storage,
+                precision=precision,
             )
-        carried = init.epsilon * init.solved_at
-        self.warm = (init.f_pull - carried, init.f_push - carried)
+            for costs, storage in zip((pull, push), storages, strict=True)
+        ]
+        self.precision = precision
+        machine_epsilon = float(np.finfo(precision).eps)
+        self.rounding = 2 * machine_epsilon * largest_cost
+        self._least_error = 20 * machine_epsilon  # of the sums that make the column masses
+        self.accepted_error = self.threshold = max(threshold, self._least_error)
+        self.max_sweeps = max_sweeps
+        self.first_storages = storages
+        if init is not None:
+            self._start_from(init)
 
     def __call__(self, log_weights: np.ndarray) -> Energy:
-        solved = Solved(
-            *jax.device_get(
-                _solve_both(
-                    *self.costs,
-                    log_weights,
-                    *self.warm,
-                    self.epsilon,
-                    self.threshold,
-                    tau_b=1.0 - self.reference_relaxation,
-                    max_iterations=self.max_iterations,
-                )
-            )
+        pull, push = (
+            problem.solve(log_weights, threshold=self.threshold, max_sweeps=self.max_sweeps)
+            for problem in self.problems
         )
-        self.warm = (solved.pull_gradient, solved.push_gradient)
-        gradient = self._combine(solved.pull_gradient, solved.push_gradient)
-        value = self._combine(float(solved.pull.ot_cost), float(solved.push.ot_cost))
-        return Energy(value, np.asarray(gradient, dtype=np.float64), solved)
+        gradient = self._combine(pull.potential, push.potential)
+        value = self._combine(pull.ot_cost, push.ot_cost)
+        return Energy(value, gradient, Solved(pull, push))
+
+    @property
+    def num_sweeps(self) -> int:
+        """Passes over the costs to one reference, so far."""
+        return sum(problem.num_sweeps for problem in self.problems)
 
     def sharpen(self) -> bool:
         """Solve more exactly from now on, if the floating point allows it."""
@@ -87,33 +83,23 @@ class PushPull:
         self.threshold = max(self.threshold / 10, self._least_error)
         return can
 
+    def recompute(self) -> bool:
+        """Use exact costs from now on, where the kernel was rounded; says whether it was."""
+        rounded = any(problem.storage == "float16" for problem in self.problems)
+        for problem in self.problems:
+            problem.recompute()
+        return rounded
+
+    def _start_from(self, init: PushPullFit) -> None:
+        num_rows = self.problems[0].num_rows
+        if len(init.log_weights) != num_rows:
+            raise InputError(
+                f"init is a fit of {len(init.log_weights)} custom samples, the costs have "
+                f"{num_rows} rows; start without init, or from a fit of these samples"
+            )
+        carried = init.epsilon * init.solved_at
+        for problem, f in zip(self.problems, (init.f_pull, init.f_push), strict=True):
+            problem.start_from(f - carried, init.solved_at)
+
     def _combine(self, pull, push):
         return (1 - self.lambda_push) * pull - self.lambda_push * push
-
-
-@partial(jax.jit, static_argnames=("tau_b", "max_iterations"))
-def _solve_both(
-    pull_cost: Float[Array, "n m_safe"],
-    push_cost: Float[Array, "n m_harmful"],
-    log_weights: Float[Array, " n"],
-    pull_warm: Float[Array, " n"],
-    push_warm: Float[Array, " n"],
-    epsilon: float,
-    threshold: float,
-    *,
-    tau_b: float,
-    max_iterations: int,
-) -> tuple[TransportResult, TransportResult, Float[Array, " n"], Float[Array, " n"]]:
-    """Both transport problems at the given weights, and their gradients in the weights."""
-    a = jnp.maximum(jnp.exp(jnp.asarray(log_weights, pull_cost.dtype)), _LIGHTEST)
-    log_a = epsilon * jnp.log(a)
-
-    def solve(cost: Array, warm: Array) -> TransportResult:
-        b = jnp.full(cost.shape[1], 1 / cost.shape[1], cost.dtype)
-        start = (jnp.asarray(warm, cost.dtype) + log_a, jnp.zeros_like(b))
-        return entropic_ot(
-            cost, a, b, epsilon, tau_b, start, threshold=threshold, max_iterations=max_iterations
-        )
-
-    pull, push = solve(pull_cost, pull_warm), solve(push_cost, push_warm)
-    return pull, push, pull.f - log_a, push.f - log_a

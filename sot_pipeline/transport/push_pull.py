@@ -11,18 +11,20 @@ at the minimiser `tau log w_i = -G_i + const`. Samples are ranked by `log_weight
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from functools import partial
+from typing import Literal, TypedDict, Unpack, cast, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.transport.cost import checked_costs, pooled_std
+from sot_pipeline.transport.cost import check_embeddings, checked_costs, pooled_mean, pooled_std
 from sot_pipeline.transport.descent import (
     Descent,
     Progress,
     adam,
+    effective_sample_size,
     mirror_descent,
     normalise,
     stationarity_residual,
@@ -36,13 +38,21 @@ from sot_pipeline.transport.fit import (
     scores_from_potentials,
 )
 from sot_pipeline.transport.oracle import PushPull, Solved
+from sot_pipeline.transport.reference import RowCosts, Storage
 from sot_pipeline.transport.sinkhorn import entropic_ot
+from sot_pipeline.transport.vectors import (
+    cosine_columns,
+    free_memory,
+    std_of_cosines,
+    storage_within,
+)
 
 __all__ = [
     "PushPullFit",
     "RowScores",
     "extend",
     "learn_weights",
+    "learn_weights_from_embeddings",
     "push_pull_objective",
     "score_rows",
 ]
@@ -53,7 +63,26 @@ Optimizer = Literal["mirror", "adam", "one_shot"]
 EPSILON_IN_STDS = 1.75  # nearer 1 follows single neighbours, above 3 only the centroids
 REFERENCE_RELAXATION = 0.9  # balanced forces custom mass onto every row of a mixed reference
 TARGET_ESS = 0.5
+FLOAT32_TOLERANCE = 2e-4  # residuals are known to about 1e-5 in float32
+FLOAT32_EPSILON_IN_STDS = 0.25  # below, balanced plans hold entries that float32 cannot
 SMALLEST_TAU_IN_STDS = 1e-3  # a target ESS must not blow rounding up into weights
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of `learn_weights`, where they are passed on."""
+
+    lambda_push: float
+    epsilon: float | None
+    tau: float | None
+    target_ess: float | None
+    reference_relaxation: float | None
+    optimizer: Optimizer
+    init: PushPullFit | None
+    tolerance: float
+    max_steps: int
+    learning_rate: float
+    max_sinkhorn_iterations: int
+    progress: Progress | None
 
 
 def learn_weights(
@@ -64,7 +93,7 @@ def learn_weights(
     epsilon: float | None = None,
     tau: float | None = None,
     target_ess: float | None = None,
-    reference_relaxation: float = REFERENCE_RELAXATION,
+    reference_relaxation: float | None = None,
     optimizer: Optimizer = "mirror",
     init: PushPullFit | None = None,
     tolerance: float = 1e-3,
@@ -76,7 +105,7 @@ def learn_weights(
     """Solve Eq. 5 for the weights of the custom samples.
 
     Args:
-        pull_cost: `[n, m_safe]`, costs to the safe reference, >= 0.
+        pull_cost: `[n, m_safe]`, NumPy or JAX, costs to the safe reference, >= 0.
         push_cost: `[n, m_harmful]`, costs to the harmful reference, same rows.
         lambda_push: In [0, 1]; 0 pulls only, 1 pushes only.
         epsilon: Entropic regularisation of both problems, > 0, in the unit of the costs. None
@@ -87,14 +116,16 @@ def learn_weights(
             it. None and no tau: `TARGET_ESS`.
         reference_relaxation: In [0, 1]. 0 makes all of a reference take part (balanced OT); 1
             lets each sample be compared with whatever is near it, so that rows of a reference
-            that match nothing go unused. The marginal penalty is `epsilon (1 - r) / r`.
+            that match nothing go unused. The marginal penalty is `epsilon (1 - r) / r`. None:
+            `REFERENCE_RELAXATION`.
         optimizer: "mirror" converges to `tolerance`; "one_shot" stops at the potentials of
             uniform weights; "adam" runs on logits for fidelity with the literature.
         init: An earlier fit of the same custom samples; its references may have been others.
-        tolerance: Largest stationarity residual that counts as converged.
+        tolerance: Largest stationarity residual that counts as converged. Below
+            `FLOAT32_TOLERANCE` the solve runs in float64, else in float32.
         max_steps: Most evaluations of the two transport problems.
         learning_rate: Of "adam", in nats per step.
-        max_sinkhorn_iterations: Most iterations for one transport problem.
+        max_sinkhorn_iterations: Most sweeps for one transport problem.
         progress: Called as `progress(done, max_steps)`.
 
     Returns:
@@ -104,36 +135,81 @@ def learn_weights(
         InputError: costs that do not fit together, or settings out of range.
     """
     pull_cost, push_cost = checked_costs(pull_cost, push_cost)
-    _check_settings(
-        lambda_push, epsilon, reference_relaxation, optimizer, tolerance, max_steps, learning_rate
-    )
-    scale = pooled_std(pull_cost, push_cost)
-    epsilon = EPSILON_IN_STDS * scale if epsilon is None else float(epsilon)
-    choose_tau = _tau_rule(tau, target_ess, len(pull_cost), scale, optimizer)
-    oracle = PushPull(
-        pull_cost,
-        push_cost,
+    options = Options(
         lambda_push=lambda_push,
         epsilon=epsilon,
-        reference_relaxation=float(reference_relaxation),
-        # an error of the marginals moves the potentials by about epsilon times as much
-        threshold=min(0.05 * tolerance * scale / epsilon, 1e-3),
-        max_iterations=max_sinkhorn_iterations,
+        tau=tau,
+        target_ess=target_ess,
+        reference_relaxation=reference_relaxation,
+        optimizer=optimizer,
         init=init,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        learning_rate=learning_rate,
+        max_sinkhorn_iterations=max_sinkhorn_iterations,
+        progress=progress,
     )
-    start = np.zeros(len(pull_cost)) if init is None else np.asarray(init.solved_at)
-    settings = {"scale": scale, "tolerance": tolerance, "progress": progress}
-    if optimizer == "mirror":
-        exactness = {"noise": oracle.rounding / scale, "sharpen": oracle.sharpen}
-        descent = mirror_descent(
-            oracle, start, choose_tau, max_steps=max_steps, **exactness, **settings
-        )
-    elif optimizer == "adam":
-        settings["learning_rate"] = learning_rate
-        descent = adam(oracle, start, choose_tau, max_steps=max_steps, **settings)
-    else:
-        descent = mirror_descent(oracle, 0 * start, choose_tau, max_steps=1, **settings)
-    return _fit(oracle, descent, optimizer, tolerance, scale)
+    return _learn(
+        RowCosts(pull_cost, pull_cost.shape[1]),
+        RowCosts(push_cost, push_cost.shape[1]),
+        scale=pooled_std(pull_cost, push_cost),
+        largest_cost=max(float(pull_cost.max()), float(push_cost.max())),
+        storages=None,
+        **options,
+    )
+
+
+def learn_weights_from_embeddings(
+    custom: np.ndarray,
+    safe: np.ndarray,
+    harmful: np.ndarray,
+    *,
+    center: np.ndarray | Literal["references"] | None = "references",
+    memory_limit: int | None = None,
+    **options: Unpack[Options],
+) -> PushPullFit:
+    """Solve Eq. 5 for cosine costs, without ever holding them.
+
+    What is held are the two kernels, in float32, or in float16 where that does not fit, or not
+    at all: then costs are computed anew in every sweep. The fit's `storage` says which. After a
+    solve on a float16 kernel the result is checked, and where needed finished, on exact costs.
+
+    Args:
+        custom: Embeddings `[n, d]`, any unit; a memory-mapped array is read in tiles.
+        safe: `[m_safe, d]`, of the same model.
+        harmful: `[m_harmful, d]`.
+        center: Point that angles are taken from, as in `cosine_cost`; "references" takes
+            `pooled_mean(safe, harmful)`. The fit keeps it.
+        memory_limit: Most bytes to hold beside the embeddings, on all devices together. None:
+            half of what is free (on a GPU: of its memory).
+        options: As for `learn_weights`.
+
+    Returns:
+        `PushPullFit`, with the references that `extend` needs for vectors of new rows.
+
+    Raises:
+        InputError: embeddings that do not fit together or have no direction, settings out of
+            range, or a limit below what even recomputing needs.
+    """
+    references = (safe, harmful)
+    point = pooled_mean(*references) if isinstance(center, str) else center
+    columns = [cosine_columns(reference, point) for reference in references]
+    check_embeddings(custom, "custom", width=columns[0].directions.shape[1])
+    pull, push = (RowCosts(custom, len(c.directions), c) for c in columns)
+    limit = free_memory() // 2 if memory_limit is None else memory_limit
+    fit = _learn(
+        pull,
+        push,
+        scale=std_of_cosines(custom, *columns),
+        largest_cost=2.0,
+        storages=storage_within(limit, pull, push),
+        **options,
+    )
+    return fit._replace(
+        safe_directions=np.asarray(columns[0].directions),
+        harmful_directions=np.asarray(columns[1].directions),
+        center=np.asarray(columns[0].center),
+    )
 
 
 def push_pull_objective(
@@ -165,27 +241,89 @@ def push_pull_objective(
     return (1 - lambda_push) * values[0] - lambda_push * values[1] + tau * entropy
 
 
+def _learn(
+    pull: RowCosts,
+    push: RowCosts,
+    *,
+    scale: float,
+    largest_cost: float,
+    storages: tuple[Storage, Storage] | None,
+    lambda_push: float = 0.5,
+    epsilon: float | None = None,
+    tau: float | None = None,
+    target_ess: float | None = None,
+    reference_relaxation: float | None = None,
+    optimizer: Optimizer = "mirror",
+    init: PushPullFit | None = None,
+    tolerance: float = 1e-3,
+    max_steps: int = 200,
+    learning_rate: float = 0.05,
+    max_sinkhorn_iterations: int = 2_000,
+    progress: Progress | None = None,
+) -> PushPullFit:
+    relaxation = REFERENCE_RELAXATION if reference_relaxation is None else reference_relaxation
+    _check_settings(
+        lambda_push, epsilon, relaxation, optimizer, tolerance, max_steps, learning_rate
+    )
+    epsilon = EPSILON_IN_STDS * scale if epsilon is None else float(epsilon)
+    num_rows = len(pull.rows)
+    choose_tau = _tau_rule(tau, target_ess, num_rows, scale, optimizer)
+    coarse = tolerance >= FLOAT32_TOLERANCE and epsilon >= FLOAT32_EPSILON_IN_STDS * scale
+    precision = "float32" if coarse else "float64"
+    oracle = PushPull(
+        pull,
+        push,
+        lambda_push=lambda_push,
+        epsilon=epsilon,
+        reference_relaxation=float(relaxation),
+        # an error of the marginals moves the potentials by about epsilon times as much
+        threshold=min(0.05 * tolerance * scale / epsilon, 1e-3),
+        max_sweeps=max_sinkhorn_iterations,
+        largest_cost=largest_cost,
+        storages=(precision, precision) if storages is None else storages,
+        precision=precision,
+        init=init,
+    )
+    start = np.zeros(num_rows) if init is None else np.asarray(init.solved_at)
+    settings = {"scale": scale, "tolerance": tolerance, "progress": progress}
+    if optimizer == "mirror":
+        exactness = {"noise": oracle.rounding / scale, "sharpen": oracle.sharpen}
+        descend = partial(mirror_descent, oracle, choose_tau=choose_tau, **exactness, **settings)
+        descent = descend(start, max_steps=max_steps)
+        if oracle.recompute():
+            descent = descent.followed_by(
+                descend(descent.log_weights, max_steps=max(1, max_steps - descent.num_steps))
+            )
+    elif optimizer == "adam":
+        settings["learning_rate"] = learning_rate
+        descent = adam(oracle, start, choose_tau, max_steps=max_steps, **settings)
+    else:
+        descent = mirror_descent(oracle, 0 * start, choose_tau, max_steps=1, **settings)
+    return _fit(oracle, descent, optimizer, tolerance, scale)
+
+
 def _fit(
     oracle: PushPull, descent: Descent, optimizer: str, tolerance: float, scale: float
 ) -> PushPullFit:
-    solved: Solved = descent.energy.detail
+    pull, push = cast(Solved, descent.energy.detail)
     tau = descent.tau
     log_weights, score_scale = _respond(descent, optimizer)
     residual, settled = descent.residual, descent.converged
     if optimizer == "one_shot":  # no fixed point is sought; say how far from one it stops
         residual = stationarity_residual(log_weights, oracle(log_weights).gradient, tau, scale)
         settled = True
-    marginal_errors = (float(solved.pull.marginal_error), float(solved.push.marginal_error))
+    marginal_errors = (pull.marginal_error, push.marginal_error)
+    carried = oracle.epsilon * descent.log_weights  # ott-jax's convention: f holds it
     fit = PushPullFit(
         log_weights=log_weights,
         weights=np.exp(log_weights),
         solved_at=descent.log_weights,
         pull_scores=np.empty(0),
         push_scores=np.empty(0),
-        f_pull=np.asarray(solved.pull.f),
-        g_pull=np.asarray(solved.pull.g),
-        f_push=np.asarray(solved.push.f),
-        g_push=np.asarray(solved.push.g),
+        f_pull=pull.potential + carried,
+        g_pull=pull.g,
+        f_push=push.potential + carried,
+        g_push=push.g,
         objective_trace=descent.objective_trace,
         residual_trace=descent.residual_trace,
         converged=settled and max(marginal_errors) <= oracle.accepted_error,
@@ -193,19 +331,22 @@ def _fit(
         tolerance=tolerance,
         marginal_errors=marginal_errors,
         num_steps=descent.num_steps,
+        num_sweeps=oracle.num_sweeps,
+        storage="+".join(dict.fromkeys(oracle.first_storages)),
+        precision=oracle.precision,
         cost_std=scale,
         epsilon=oracle.epsilon,
         tau=tau,
         lambda_push=oracle.lambda_push,
         reference_relaxation=oracle.reference_relaxation,
         optimizer=optimizer,
-        effective_sample_size=float(np.exp(-np.logaddexp.reduce(2 * log_weights))),
+        effective_sample_size=effective_sample_size(log_weights),
         score_scale=score_scale,
-        pull_mean=float(np.mean(solved.pull_gradient, dtype=np.float64)),
-        push_mean=float(np.mean(solved.push_gradient, dtype=np.float64)),
+        pull_mean=float(pull.potential.mean()),
+        push_mean=float(push.potential.mean()),
         mean_log_weight=float(log_weights.mean()),
     )
-    scores = scores_from_potentials(fit, solved.pull_gradient, solved.push_gradient)
+    scores = scores_from_potentials(fit, pull.potential, push.potential)
     return fit._replace(pull_scores=scores.pull_scores, push_scores=scores.push_scores)
 
 

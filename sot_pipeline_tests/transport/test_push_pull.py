@@ -98,7 +98,9 @@ def test_an_independent_solver_finds_the_same_minimiser(float64, lambda_push):
 def test_with_free_references_the_answer_is_a_soft_density_ratio(float64):
     pull, push = random_problem()
     soft = [-EPSILON * np.log(np.exp(-c / EPSILON).mean(axis=1)) for c in (pull, push)]
-    fit = learn_weights(pull, push, epsilon=EPSILON, tau=0.3, reference_relaxation=1.0)
+    fit = learn_weights(
+        pull, push, epsilon=EPSILON, tau=0.3, reference_relaxation=1.0, tolerance=1e-6
+    )
     np.testing.assert_allclose(fit.weights, softmax(-(soft[0] - soft[1]) / 2 / 0.3, 0), rtol=1e-9)
     assert fit.num_steps == 2
 

@@ -1,0 +1,439 @@
+"""Entropic transport between the custom rows and one reference, solved again and again.
+
+The unknown is one potential per reference row, `g`; the rows' potentials follow from it in closed
+form. A sweep takes `g` to the plan's column masses and costs one pass over the kernel; the update
+of `g` is done here in float64 and accelerated by Anderson's extrapolation. Rows are held in tiles,
+each spread over all devices; how a tile holds its numbers is its storage:
+
+    float32, float64   the kernel, in the precision of the solve
+    float16            the kernel at half the memory; sums are still taken in float32
+    recomputed         nothing: costs and exponentials are taken anew in every sweep
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sot_pipeline.transport.anderson import MEMORY, Step, extrapolate
+from sot_pipeline.transport.kernel import (
+    MAX_DRIFT,
+    CosineColumns,
+    blocking,
+    build_blocks,
+    column_maxima_and_sums,
+    curvature,
+    sweep_blocks,
+    sweep_costs,
+)
+
+Storage = Literal["float32", "float64", "float16", "recomputed"]
+BYTES_PER_ENTRY: dict[Storage, int] = {"float32": 4, "float64": 8, "float16": 2, "recomputed": 0}
+_MOST_COLUMNS_OF_NEWTON = 4_096
+_TILE_BYTES = 512 << 20  # per device: what one call of a compiled program works through
+
+
+class RowCosts(NamedTuple):
+    """Costs of n custom rows to m reference rows, given or to be computed."""
+
+    rows: np.ndarray  # [n, m] costs, or [n, d] embeddings; may be memory-mapped
+    num_columns: int
+    columns: CosineColumns | None = None  # given with embeddings
+
+
+class Transport(NamedTuple):
+    """One solved problem."""
+
+    ot_cost: float  # unit of the cost
+    potential: np.ndarray  # [n] float64, gradient of `ot_cost` in the weights
+    g: np.ndarray  # [m] float64; holds epsilon * log(b)
+    marginal_error: float  # L1
+    num_sweeps: int
+
+
+class _Dual(NamedTuple):
+    value: float
+    g: np.ndarray
+    column_mass: np.ndarray
+    error: float
+    rows: list[jax.Array]  # what gives the rows' potentials, per tile
+
+
+class ReferenceTransport:
+    """Semi-relaxed entropic OT of weighted rows against a uniform reference.
+
+    The problem is that of `sinkhorn.entropic_ot`; each solve starts from the potentials of the
+    last.
+
+    Args:
+        costs: Where costs come from.
+        epsilon: Regularisation strength, unit of the cost.
+        tau_b: 1: every reference row gets its mass; 0: reference rows take what comes.
+        storage: How the kernel is held.
+        precision: "float32" or "float64", of the sums.
+    """
+
+    def __init__(
+        self,
+        costs: RowCosts,
+        *,
+        epsilon: float,
+        tau_b: float,
+        storage: Storage,
+        precision: Literal["float32", "float64"] = "float32",
+    ) -> None:
+        self.costs, self.epsilon, self.tau_b = costs, float(epsilon), tau_b
+        # free columns need one sweep in all: nothing to store it for
+        self.storage: Storage = "recomputed" if tau_b == 0 else storage
+        self.precision = precision
+        self.num_rows, self.num_columns = len(costs.rows), costs.num_columns
+        self._log_b = -np.log(self.num_columns)
+        self.g = np.full(self.num_columns, self.epsilon * self._log_b)
+        self._devices = _mesh().size
+        self._tiles = self._cut()
+        self._kernel: list[jax.Array] = []  # per tile
+        self._alpha: list[np.ndarray] = []
+        self._beta = np.zeros(0)
+        self._free: Transport | None = None
+        self.num_sweeps = 0
+
+    def solve(self, log_weights: np.ndarray, *, threshold: float, max_sweeps: int) -> Transport:
+        """Solve for row weights `[n]` (natural logs, any number of them -inf or tiny).
+
+        Stops at an L1 marginal error of `threshold`; read `marginal_error`.
+        """
+        with jax.enable_x64(self.precision == "float64"):
+            return self._solve(log_weights, threshold, max_sweeps)
+
+    def _solve(self, log_weights: np.ndarray, threshold: float, max_sweeps: int) -> Transport:
+        weights = np.exp(log_weights)
+        if self.tau_b == 0 and self._free is not None:  # its potentials depend on no weight
+            return self._free._replace(ot_cost=float(weights @ self._free.potential))
+        masses = self._place_weights(weights)
+        first = self.num_sweeps
+        last = first + max_sweeps
+        if self.tau_b == 0:
+            rows, _ = self._sweep(self.g, masses)
+            at = _Dual(float(weights @ self._potential(rows)), self.g, np.zeros(0), 0.0, rows)
+        else:
+            at = self._evaluate(self.g, masses, weights)
+            at = self._sinkhorn(at, masses, weights, threshold, last)
+            if at.error > threshold and self.num_sweeps < last and self._newton_pays:
+                at = self._newton(at, masses, weights, threshold, last)
+        self.g = at.g
+        solved = Transport(
+            at.value, self._potential(at.rows), at.g, at.error, self.num_sweeps - first
+        )
+        if self.tau_b == 0:
+            self._free = solved
+        return solved
+
+    def _sinkhorn(self, at: "_Dual", masses, weights, threshold: float, last: int) -> "_Dual":
+        """Alternating updates, extrapolated; given up where they hardly lead on."""
+        memory, errors = [], [at.error]
+        floor = float(np.finfo(self.precision).tiny) * 1e8
+        while at.error > threshold and self.num_sweeps < last:
+            if self._newton_pays and len(errors) > 20 and errors[-1] > 0.1 * errors[-20]:
+                break
+            gamma = at.g - self.epsilon * self._log_b
+            # a column without mass would ask for an infinite step; this one is as good
+            excess = np.log(np.maximum(at.column_mass, floor)) - self._log_b
+            step = self.tau_b * (gamma - self.epsilon * excess) - gamma
+            memory = [*memory[1 - MEMORY :], Step(at.g, step - step.mean() * (self.tau_b == 1))]
+            there = self._evaluate(extrapolate(memory), masses, weights)
+            if there.value < at.value - self._noise and len(memory) > 1:
+                # the plain step always leads up
+                memory = memory[-1:]
+                there = self._evaluate(extrapolate(memory), masses, weights)
+            at = there
+            errors.append(at.error)
+        return at
+
+    def _newton(self, at: "_Dual", masses, weights, threshold: float, last: int) -> "_Dual":
+        """Damped Newton ascent of the concave dual in `g`: for an epsilon that is small."""
+        programs, epsilon = _programs(_mesh()), self._scalar(self.epsilon)
+        damping = 1e-8
+        while at.error > threshold and self.num_sweeps < last:
+            gamma = at.g - self.epsilon * self._log_b
+            wanted = self._wanted(gamma)
+            hessian = (
+                np.diag(at.column_mass)
+                - sum(
+                    np.asarray(
+                        programs.curvature(
+                            self._place(self.costs.rows[rows]),
+                            self.costs.columns,
+                            self._vector(at.g),
+                            mass,
+                            epsilon,
+                        ),
+                        dtype=np.float64,
+                    )
+                    for rows, mass in zip(self._tiles, masses, strict=True)
+                )
+                / self.num_rows
+            )
+            self.num_sweeps += 1
+            hessian = hessian / self.epsilon + np.diag(
+                0 * wanted if self.tau_b == 1 else wanted / self._rho
+            )
+            slope = wanted - at.column_mass
+            size = np.trace(hessian) / len(hessian) + 1e-300
+            while True:
+                matrix = hessian + damping * size * np.eye(len(hessian)) + size / len(hessian)
+                move = np.linalg.solve(matrix, slope)
+                move *= min(1.0, 10 * self.epsilon / (np.abs(move).max() + 1e-300))
+                there = self._evaluate(at.g + move, masses, weights)
+                if there.value >= at.value + 1e-4 * slope @ move or there.error < 0.5 * at.error:
+                    damping = max(damping / 10, 1e-12)
+                    break
+                damping = 10 * damping
+                if damping > 1e6 or self.num_sweeps >= last:
+                    return at
+            at = there
+        return at
+
+    def _evaluate(self, g: np.ndarray, masses, weights: np.ndarray) -> "_Dual":
+        rows, column_mass = self._sweep(g, masses)
+        gamma = g - self.epsilon * self._log_b
+        error = float(np.abs(column_mass - self._wanted(gamma)).sum())
+        value = float(weights @ self._potential(rows)) + self._value(gamma)
+        return _Dual(value, g, column_mass, error, rows)
+
+    def start_from(self, potential: np.ndarray, log_weights: np.ndarray) -> None:
+        """Take the column potentials that answer row potentials `[n]` of a similar problem."""
+        if self.tau_b == 0:
+            return
+        with jax.enable_x64(self.precision == "float64"):
+            # relative to the mass-weighted size of the potentials, so that nothing overflows
+            exponent = potential / self.epsilon + np.maximum(log_weights, -80.0)
+            largest = np.full(self.num_columns, -np.inf)
+            total = np.zeros(self.num_columns)
+            for rows in self._tiles:
+                tile_largest, tile_total = jax.device_get(
+                    _programs(_mesh()).columns(
+                        self._place(self.costs.rows[rows]),
+                        self._place(exponent[rows], fill=-np.inf),
+                        self.costs.columns,
+                        self._scalar(self.epsilon),
+                    )
+                )
+                new = np.maximum(largest, tile_largest)
+                total = total * np.exp(largest - new) + tile_total * np.exp(tile_largest - new)
+                largest = new
+            gamma = -self.tau_b * self.epsilon * (largest + np.log(total))
+            self.g = gamma - gamma.mean() * (self.tau_b == 1) + self.epsilon * self._log_b
+
+    def recompute(self) -> None:
+        """Give up a rounded kernel for exact costs."""
+        if self.storage == "float16":
+            self.storage, self._kernel = "recomputed", []
+            self._tiles = self._cut()
+
+    # --- sweeps -----------------------------------------------------------------------------
+
+    def _sweep(self, g: np.ndarray, masses: list[jax.Array]) -> tuple[list[jax.Array], np.ndarray]:
+        """Per tile what gives the rows' potentials, and the column masses `[m]`."""
+        self.num_sweeps += 1
+        programs, epsilon = _programs(_mesh()), self._scalar(self.epsilon)
+        if self.storage == "recomputed":
+            answers = [
+                programs.sweep_costs(
+                    self._place(self.costs.rows[rows]),
+                    self.costs.columns,
+                    self._vector(g),
+                    mass,
+                    epsilon,
+                )
+                for rows, mass in zip(self._tiles, masses, strict=True)
+            ]
+            scaling = np.ones_like(g)
+        else:
+            if not self._kernel or np.abs(g - self._beta).max() > MAX_DRIFT * self.epsilon:
+                self._absorb(g)
+            scaling = np.exp((g - self._beta) / self.epsilon)
+            v = self._vector(scaling / self._kernel_unit)
+            answers = [
+                programs.sweep(kernel, v, mass)
+                for kernel, mass in zip(self._kernel, masses, strict=True)
+            ]
+            scaling = scaling / self._kernel_unit
+        column_mass = np.sum([np.asarray(mass, dtype=np.float64) for _, mass in answers], axis=0)
+        return [rows for rows, _ in answers], scaling * column_mass / self.num_rows
+
+    def _absorb(self, g: np.ndarray) -> None:
+        """Store the kernel with `g` and the rows' answer to it absorbed."""
+        self._kernel, self._alpha, self._beta = [], [], g.copy()
+        for rows in self._tiles:
+            f, kernel = _programs(_mesh()).build(
+                self._place(self.costs.rows[rows]),
+                self.costs.columns,
+                self._vector(g),
+                self._scalar(self.epsilon),
+                self._scalar(self._kernel_unit),
+                storage=self.storage,
+            )
+            self._kernel.append(kernel)
+            self._alpha.append(self._fetch(f, rows))
+
+    def _potential(self, answers: list[jax.Array]) -> np.ndarray:
+        fetched = [self._fetch(rows, tile) for rows, tile in zip(answers, self._tiles, strict=True)]
+        if self.storage != "recomputed":
+            fetched = [
+                alpha - self.epsilon * log_s
+                for alpha, log_s in zip(self._alpha, fetched, strict=True)
+            ]
+        return np.concatenate(fetched)
+
+    @property
+    def _noise(self) -> float:
+        """Rounding of the dual value, whose terms are of the size of the potentials."""
+        return 8 * float(np.finfo(self.precision).eps) * float(np.abs(self.g).max() + self.epsilon)
+
+    @property
+    def _newton_pays(self) -> bool:
+        """Where its matrix of m x m costs less than hundreds of sweeps."""
+        return self.num_columns <= _MOST_COLUMNS_OF_NEWTON
+
+    @property
+    def _kernel_unit(self) -> float:
+        """Rows of the kernel sum to this: float16 has 65,504 above 1 and little below."""
+        return float(min(self.num_columns, 60_000)) if self.storage == "float16" else 1.0
+
+    # --- the reference's marginal -------------------------------------------------------------
+
+    @property
+    def _rho(self) -> float:
+        return self.epsilon * self.tau_b / (1 - self.tau_b)
+
+    def _wanted(self, gamma: np.ndarray) -> np.ndarray:
+        """Column masses that `gamma` is optimal for."""
+        b = np.exp(self._log_b)
+        return np.full_like(gamma, b) if self.tau_b in (0, 1) else b * np.exp(-gamma / self._rho)
+
+    def _value(self, gamma: np.ndarray) -> float:
+        """The part of the dual value that belongs to the reference."""
+        if self.tau_b == 0:
+            return 0.0
+        if self.tau_b == 1:
+            return float(gamma.mean())
+        return float(-self._rho * np.expm1(-gamma / self._rho).mean())
+
+    # --- tiles ------------------------------------------------------------------------------
+
+    def _cut(self) -> list[slice]:
+        stored = self.num_columns * BYTES_PER_ENTRY[self.storage]
+        given = self.costs.rows.shape[1] * self.costs.rows.dtype.itemsize
+        most = max(1, self._devices * _TILE_BYTES // max(stored, given))
+        num_tiles = -(-self.num_rows // most)
+        edges = np.linspace(0, self.num_rows, num_tiles + 1).astype(int)
+        size = int(np.diff(edges).max())  # all tiles are padded to one size: one compilation
+        rows = -(-size // self._devices)
+        whole = self.storage in ("float32", "float64")
+        self._layout = (self._devices, *blocking(rows, self.num_columns, self._itemsize, whole))
+        return [slice(a, b) for a, b in pairwise(edges.tolist())]
+
+    @property
+    def _itemsize(self) -> int:
+        return BYTES_PER_ENTRY[self.storage] or np.dtype(self.precision).itemsize
+
+    def _place(self, values: np.ndarray, fill: float = 0.0) -> jax.Array:
+        """Rows of one tile as `[devices, blocks, rows, ...]`, the first axis spread."""
+        num_padding = int(np.prod(self._layout)) - len(values)
+        values = np.asarray(values)
+        if values.dtype != np.float16:
+            values = values.astype(self.precision, copy=False)
+        if num_padding:
+            padding = np.full((num_padding, *values.shape[1:]), fill, values.dtype)
+            values = np.concatenate([values, padding])
+        shaped = values.reshape(*self._layout, *values.shape[1:])
+        return jax.device_put(shaped, NamedSharding(_mesh(), P("rows")))
+
+    def _place_weights(self, weights: np.ndarray) -> list[jax.Array]:
+        # times n: the weights of a million rows are not to fall below the floating point
+        return [self._place(self.num_rows * weights[rows]) for rows in self._tiles]
+
+    def _fetch(self, values: jax.Array, rows: slice) -> np.ndarray:
+        flat = np.asarray(values, dtype=np.float64).reshape(-1)
+        return flat[: rows.stop - rows.start]
+
+    def _vector(self, values: np.ndarray) -> jax.Array:
+        return jnp.asarray(values, self.precision)
+
+    def _scalar(self, value: float) -> jax.Array:
+        return jnp.asarray(value, self.precision)
+
+
+def tile_bytes(costs: RowCosts) -> int:
+    """Most bytes that one tile takes beside a kernel: its input, twice while it is moved."""
+    whole = costs.rows.shape[0] * costs.rows.shape[1] * 4
+    return 3 * min(whole, jax.device_count() * _TILE_BYTES)
+
+
+class _Programs(NamedTuple):
+    curvature: Callable
+    build: Callable
+    sweep: Callable
+    sweep_costs: Callable
+    columns: Callable
+
+
+def _mesh() -> Mesh:
+    return _mesh_of(tuple(jax.devices()))
+
+
+@cache
+def _mesh_of(devices: tuple) -> Mesh:
+    return Mesh(np.array(devices), ("rows",))
+
+
+@cache
+def _programs(mesh: Mesh) -> _Programs:
+    """The compiled passes; each works on its device's rows and adds up what columns get."""
+    each, same = P("rows"), P()
+    spread = partial(jax.shard_map, mesh=mesh, check_vma=False)
+
+    @partial(jax.jit, static_argnames="storage")
+    def build(rows, columns, g, epsilon, unit, *, storage):
+        def local(rows, columns, g, epsilon, unit):
+            f, blocks = build_blocks(rows[0], columns, g, epsilon, unit, jnp.dtype(storage))
+            return f[None], blocks[None]
+
+        program = spread(local, in_specs=(each, same, same, same, same), out_specs=(each, each))
+        return program(rows, columns, g, epsilon, unit)
+
+    def local_sweep(blocks, v, mass):
+        log_s, column_mass = sweep_blocks(blocks[0], v, mass[0])
+        return log_s[None], jax.lax.psum(column_mass, "rows")
+
+    def local_sweep_costs(rows, columns, g, mass, epsilon):
+        f, column_mass = sweep_costs(rows[0], columns, g, mass[0], epsilon)
+        return f[None], jax.lax.psum(column_mass, "rows")
+
+    def local_columns(rows, exponent, columns, epsilon):
+        largest, total = column_maxima_and_sums(rows[0], exponent[0], columns, epsilon)
+        shared = jax.lax.pmax(largest, "rows")
+        return shared, jax.lax.psum(total * jnp.exp(largest - shared), "rows")
+
+    def local_curvature(rows, columns, g, mass, epsilon):
+        return jax.lax.psum(curvature(rows[0], columns, g, mass[0], epsilon), "rows")
+
+    return _Programs(
+        jax.jit(spread(local_curvature, in_specs=(each, same, same, each, same), out_specs=same)),
+        build,
+        jax.jit(spread(local_sweep, in_specs=(each, same, each), out_specs=(each, same))),
+        jax.jit(
+            spread(
+                local_sweep_costs,
+                in_specs=(each, same, same, each, same),
+                out_specs=(each, same),
+            )
+        ),
+        jax.jit(spread(local_columns, in_specs=(each, each, same, same), out_specs=(same, same))),
+    )

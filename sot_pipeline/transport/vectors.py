@@ -1,0 +1,94 @@
+"""What a solve on embeddings needs to know before it starts, without computing the costs."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sot_pipeline.errors import InputError
+from sot_pipeline.transport.cost import check_embeddings, directions_from
+from sot_pipeline.transport.kernel import CosineColumns, unit_directions
+from sot_pipeline.transport.reference import BYTES_PER_ENTRY, RowCosts, Storage, tile_bytes
+
+_CHUNK = 65_536  # rows
+# Float64 vectors of n that a descent holds at once: five steps remembered, as many points,
+# potentials, weights and what is computed from them
+_VECTORS_OF_DESCENT = 40
+
+
+def cosine_columns(reference: np.ndarray, center: np.ndarray | None) -> CosineColumns:
+    """A reference as unit directions from the centre."""
+    check_embeddings(reference, "reference")
+    width = reference.shape[1]
+    point = np.zeros(width, np.float32) if center is None else np.asarray(center, np.float32)
+    if point.shape != (width,) or not np.isfinite(point).all():
+        raise InputError(
+            f"center has shape {point.shape}, the reference {width} dimensions; take it from "
+            "pooled_mean of embeddings of the same model"
+        )
+    return CosineColumns(jnp.asarray(directions_from(reference, point)), jnp.asarray(point))
+
+
+def std_of_cosines(custom: np.ndarray, *references: CosineColumns) -> float:
+    """`cost.pooled_std` of the cosine costs, from second moments: `O((n + m) d^2)`, no cost."""
+    variances = []
+    mean, moment = _moments(custom, np.asarray(references[0].center))
+    for reference in references:
+        directions = np.asarray(reference.directions, dtype=np.float64)
+        other_mean = directions.mean(axis=0)
+        other_moment = directions.T @ directions / len(directions)
+        variances.append(np.sum(moment * other_moment) - (mean @ other_mean) ** 2)
+    std = float(np.sqrt(max(0.0, np.mean(variances))))
+    return std if std > 1e-6 else 1.0
+
+
+def storage_within(limit: int, pull: RowCosts, push: RowCosts) -> tuple[Storage, Storage]:
+    """The fastest storage of the two kernels that keeps a solve within `limit` bytes."""
+    num_rows = len(pull.rows)
+    needed = 8 * _VECTORS_OF_DESCENT * num_rows + tile_bytes(pull)
+    choices: tuple[tuple[Storage, Storage], ...] = (
+        ("float32", "float32"),
+        ("float32", "float16"),
+        ("float16", "float32"),
+        ("float16", "float16"),
+        ("float16", "recomputed"),
+        ("recomputed", "float16"),
+        ("recomputed", "recomputed"),
+    )
+    for storages in choices:
+        widths = zip(storages, (pull.num_columns, push.num_columns), strict=True)
+        entry_bytes = sum(BYTES_PER_ENTRY[storage] * width for storage, width in widths)
+        if needed + num_rows * entry_bytes <= limit:
+            return storages
+    raise InputError(
+        f"memory_limit={limit:,} bytes; {num_rows:,} rows need {needed:,} bytes even with "
+        "costs that are computed anew in every sweep. Raise the limit or solve fewer rows."
+    )
+
+
+def free_memory() -> int:
+    """Bytes that are free on the devices that solve."""
+    device = jax.devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats:
+        return (stats["bytes_limit"] - stats["bytes_in_use"]) * jax.device_count()
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _moments(vectors: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and second moment of the directions from the centre."""
+    width = vectors.shape[1]
+    total, products = np.zeros(width), np.zeros((width, width))
+    for start in range(0, len(vectors), _CHUNK):
+        sums = _sums(np.asarray(vectors[start : start + _CHUNK], np.float32), center)
+        total, products = total + sums[0], products + sums[1]
+    return total / len(vectors), products / len(vectors)
+
+
+@jax.jit
+def _sums(vectors: Float[Array, "r d"], center: Float[Array, " d"]):
+    directions = unit_directions(vectors, center)
+    products = jnp.matmul(directions.T, directions, precision=jax.lax.Precision.HIGHEST)
+    return directions.sum(axis=0), products
