@@ -72,9 +72,20 @@ def cosine_cost(x: np.ndarray, y: np.ndarray, *, center: np.ndarray | None = Non
 
 def pooled_std(pull_cost: np.ndarray, push_cost: np.ndarray) -> float:
     """Root mean variance of the two costs; 1 where neither varies, so that it can divide."""
-    variances = [float(np.var(cost, dtype=np.float64)) for cost in (pull_cost, push_cost)]
-    std = float(np.sqrt(np.mean(variances)))
+    std = float(np.sqrt(np.mean([_variance(cost) for cost in (pull_cost, push_cost)])))
     return std if std > 1e-6 else 1.0
+
+
+def _variance(cost: np.ndarray) -> float:
+    """In chunks: twice as exact as the costs, at the speed of the memory."""
+    rows = max(1, 262_144 // cost.shape[1])
+    middle = float(cost[0].mean())  # near the mean, so that nothing cancels
+    total, squares = 0.0, 0.0
+    for start in range(0, len(cost), rows):
+        moved = (cost[start : start + rows] - cost.dtype.type(middle)).ravel()
+        total += float(moved.sum())
+        squares += float(moved @ moved)
+    return max(0.0, squares / cost.size - (total / cost.size) ** 2)
 
 
 def checked_costs(pull_cost: np.ndarray, push_cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +98,7 @@ def checked_costs(pull_cost: np.ndarray, push_cost: np.ndarray) -> tuple[np.ndar
                 f"{name} is an array of {cost.dtype} of shape {cost.shape}; expected numbers of "
                 "shape [custom rows, reference rows], neither of them 0"
             )
-        if not np.isfinite(cost).all() or cost.min() < 0:
+        if not (cost.min() >= 0 and cost.max() < np.inf):  # either is NaN if one entry is
             row = np.flatnonzero(~(np.isfinite(cost) & (cost >= 0)).all(axis=1))[0]
             raise InputError(
                 f"{name}: row {row} holds a NaN, infinite or negative cost; expected finite "

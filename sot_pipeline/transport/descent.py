@@ -22,6 +22,7 @@ class Energy(NamedTuple):
     value: float
     gradient: np.ndarray  # [n], up to a constant
     detail: Any = None
+    noise: float = 0.0  # a difference of values below this says nothing
 
 
 class Descent(NamedTuple):
@@ -57,7 +58,7 @@ def mirror_descent(
     scale: float,
     tolerance: float,
     max_steps: int,
-    noise: float = 1e-12,
+    aim: Callable[[float], bool] = lambda residual: False,
     sharpen: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> Descent:
@@ -75,7 +76,8 @@ def mirror_descent(
         scale: Unit of the gradient, > 0, that makes residuals dimensionless.
         tolerance: Largest residual (see `stationarity_residual`) that counts as converged.
         max_steps: Most evaluations of the energy.
-        noise: Rounding of the energy's value, in units of `scale`: a smaller fall is none.
+        aim: Told the residual reached before each step, so that the oracle may be only as exact
+            as that needs, and 0 where the tolerance is met; says whether it got more exact.
         sharpen: Asked where steps lead nowhere; makes the oracle more exact and says whether it
             could. Where no step leads down and it cannot, the descent ends.
         progress: Called as `progress(done, max_steps)`.
@@ -91,15 +93,22 @@ def mirror_descent(
         trace.append(at)
         if progress is not None:
             progress(num_steps, max_steps)
-        if at.residual <= tolerance or num_steps >= max_steps or not np.isfinite(at.residual):
+        if num_steps >= max_steps or not np.isfinite(at.residual):
             break
+        if at.residual <= tolerance:
+            if not aim(0.0):
+                break
+            energy, num_steps = oracle(here), num_steps + 1
+            continue
+        aim(at.residual)
         step = Step(here, _full_step(here, energy.gradient, tau, scale))
         memory = [*memory[1 - MEMORY :], step] if tau > 0 else [step]
         while num_steps < max_steps and damping >= _SMALLEST_DAMPING:
             there = normalise(extrapolate(memory, damping))
             trial = oracle(there)
             num_steps += 1
-            if _better(_judge(there, trial, tau, scale), at, noise * scale):
+            noise = max(1e-12 * scale, energy.noise, trial.noise)
+            if _better(_judge(there, trial, tau, scale), at, noise):
                 here, energy = there, trial
                 damping = min(1.5 * damping, 1.0 if tau > 0 else _LARGEST_DAMPING)
                 break

@@ -65,8 +65,9 @@ class AbsorbedKernel(Geometry):
         dtype = cost.dtype if dtype is None else dtype
         num_blocks, rows = blocking(n, m, jnp.dtype(dtype).itemsize)
         padded = jnp.pad(cost, ((0, num_blocks * rows - n), (0, 0)))
-        blocks = padded.reshape(num_blocks, rows, m)
-        f, blocks = build_blocks(blocks, None, g, epsilon, 1, dtype)
+        costs = padded.reshape(num_blocks, rows, m)
+        blocks = jnp.zeros(costs.shape, dtype)
+        f, blocks = build_blocks(blocks, costs, 0, None, g, epsilon, 1)
         return cls(blocks, f.reshape(-1), g, epsilon, n)
 
     @property
@@ -136,14 +137,9 @@ class AbsorbedKernel(Geometry):
         return cls(*children, **aux_data)
 
 
-def blocking(num_rows: int, m: int, itemsize: int, whole: bool = True) -> tuple[int, int]:
-    """How many blocks, and rows in each: a block fits the cache, all have one size.
-
-    `whole`: a kernel that needs no conversion may be one block where it is small.
-    """
-    num_bytes = num_rows * m * itemsize
-    few = whole and num_bytes <= _WHOLE_BYTES
-    num_blocks = 1 if few else -(-num_bytes // _BLOCK_BYTES)
+def blocking(num_rows: int, m: int, itemsize: int) -> tuple[int, int]:
+    """How many blocks, and rows in each: a block fits the cache, all have one size."""
+    num_blocks = max(1, -(-num_rows * m * itemsize // _BLOCK_BYTES))
     rows = -(-num_rows // num_blocks)
     return -(-num_rows // rows), rows
 
@@ -159,7 +155,10 @@ def sweep_blocks(
         s = _rows(block, v)
         return total + _columns(mass / s, block), jnp.log(s)
 
-    mass, log_s = lax.scan(step, jnp.zeros_like(v), (blocks, a), unroll=len(blocks) == 1)
+    if blocks.nbytes <= _WHOLE_BYTES and blocks.dtype == v.dtype:
+        mass, log_s = step(jnp.zeros_like(v), (blocks.reshape(-1, len(v)), a.reshape(-1)))
+        return log_s.reshape(a.shape), mass
+    mass, log_s = lax.scan(step, jnp.zeros_like(v), (blocks, a))
     return log_s, mass
 
 
@@ -182,15 +181,28 @@ def sweep_costs(
 
 
 def build_blocks(
-    rows: Float[Array, "k r c"], columns, g: Float[Array, " m"], epsilon, unit, dtype
-) -> tuple[Float[Array, "k r"], Float[Array, "k r m"]]:
-    """Row potentials that answer `g`, and the kernel with both absorbed: rows sum to `unit`."""
+    kernel: Float[Array, "k r m"],
+    rows: Float[Array, "p r c"],
+    start,
+    columns,
+    g: Float[Array, " m"],
+    epsilon,
+    unit,
+) -> tuple[Float[Array, "p r"], Float[Array, "k r m"]]:
+    """Row potentials that answer `g`, and the kernel with both absorbed: rows sum to `unit`.
 
-    def step(_, block):
+    Blocks `start` to `start + p` of `kernel` are written, in place where it is donated.
+    """
+
+    def step(kernel, index_and_block):
+        index, block = index_and_block
         f, plan = _soft_rows(cost_block(block, columns), g, epsilon)
-        return None, (f, (unit * plan).astype(dtype))
+        return lax.dynamic_update_index_in_dim(
+            kernel, (unit * plan).astype(kernel.dtype), index, 0
+        ), f
 
-    return lax.scan(step, None, rows)[1]
+    kernel, f = lax.scan(step, kernel, (start + jnp.arange(len(rows)), rows))
+    return f, kernel
 
 
 def column_maxima_and_sums(

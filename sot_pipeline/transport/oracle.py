@@ -9,6 +9,9 @@ from sot_pipeline.transport.descent import Energy
 from sot_pipeline.transport.fit import PushPullFit
 from sot_pipeline.transport.reference import ReferenceTransport, RowCosts, Storage, Transport
 
+_FIRST_ERROR = 1e-2  # of the marginals, before any residual is known
+_SHARE_OF_RESIDUAL = 0.1
+
 
 class Solved(NamedTuple):
     """Both transport problems at some weights."""
@@ -22,7 +25,10 @@ class PushPull:
 
     Args:
         pull, push: Costs of the same custom rows.
-        threshold: L1 error of the marginals to solve to; no less than the precision allows.
+        threshold: L1 error of the marginals to solve to in the end; no less than the precision
+            allows.
+        scale: Unit of residuals, see `aim`.
+        adaptive: Start with a larger error, which `aim` makes smaller.
         largest_cost: Sets the size of rounding errors.
     """
 
@@ -35,6 +41,8 @@ class PushPull:
         epsilon: float,
         reference_relaxation: float,
         threshold: float,
+        scale: float,
+        adaptive: bool,
         max_sweeps: int,
         largest_cost: float,
         storages: tuple[Storage, Storage],
@@ -55,9 +63,11 @@ class PushPull:
         ]
         self.precision = precision
         machine_epsilon = float(np.finfo(precision).eps)
-        self.rounding = 2 * machine_epsilon * largest_cost
+        self._rounding = 2 * machine_epsilon * largest_cost
         self._least_error = 20 * machine_epsilon  # of the sums that make the column masses
-        self.accepted_error = self.threshold = max(threshold, self._least_error)
+        self.accepted_error = max(threshold, self._least_error)
+        self.threshold = max(_FIRST_ERROR, self.accepted_error) if adaptive else self.accepted_error
+        self.scale = scale
         self.max_sweeps = max_sweeps
         self.first_storages = storages
         if init is not None:
@@ -70,12 +80,22 @@ class PushPull:
         )
         gradient = self._combine(pull.potential, push.potential)
         value = self._combine(pull.ot_cost, push.ot_cost)
-        return Energy(value, gradient, Solved(pull, push))
+        # a marginal error moves the dual value by its square
+        noise = self._rounding + self.epsilon * self.threshold**2
+        return Energy(value, gradient, Solved(pull, push), noise)
 
     @property
     def num_sweeps(self) -> int:
         """Passes over the costs to one reference, so far."""
         return sum(problem.num_sweeps for problem in self.problems)
+
+    def aim(self, residual: float) -> bool:
+        """Solve as exactly as a step from this residual needs; says whether that is more so."""
+        # potentials are off by about epsilon times the error of the marginals
+        wanted = max(_SHARE_OF_RESIDUAL * residual * self.scale / self.epsilon, self.accepted_error)
+        more_exact = wanted < self.threshold
+        self.threshold = min(wanted, self.threshold)
+        return more_exact
 
     def sharpen(self) -> bool:
         """Solve more exactly from now on, if the floating point allows it."""

@@ -278,6 +278,9 @@ def _learn(
         reference_relaxation=float(relaxation),
         # an error of the marginals moves the potentials by about epsilon times as much
         threshold=min(0.05 * tolerance * scale / epsilon, 1e-3),
+        scale=scale,
+        # near the answer, or with a closed form, the first solve may as well be the last
+        adaptive=optimizer == "mirror" and init is None and relaxation < 1,
         max_sweeps=max_sinkhorn_iterations,
         largest_cost=largest_cost,
         storages=(precision, precision) if storages is None else storages,
@@ -287,7 +290,7 @@ def _learn(
     start = np.zeros(num_rows) if init is None else np.asarray(init.solved_at)
     settings = {"scale": scale, "tolerance": tolerance, "progress": progress}
     if optimizer == "mirror":
-        exactness = {"noise": oracle.rounding / scale, "sharpen": oracle.sharpen}
+        exactness = {"aim": oracle.aim, "sharpen": oracle.sharpen}
         descend = partial(mirror_descent, oracle, choose_tau=choose_tau, **exactness, **settings)
         descent = descend(start, max_steps=max_steps)
         if oracle.recompute():

@@ -36,7 +36,8 @@ from sot_pipeline.transport.kernel import (
 Storage = Literal["float32", "float64", "float16", "recomputed"]
 BYTES_PER_ENTRY: dict[Storage, int] = {"float32": 4, "float64": 8, "float16": 2, "recomputed": 0}
 _MOST_COLUMNS_OF_NEWTON = 4_096
-_TILE_BYTES = 512 << 20  # per device: what one call of a compiled program works through
+_TILE_BYTES = 512 << 20  # per device: the kernel that one call of a compiled program sweeps
+_PIECE_BYTES = 16 << 20  # per device: what is moved there at once; malloc keeps such memory
 
 
 class RowCosts(NamedTuple):
@@ -269,18 +270,27 @@ class ReferenceTransport:
 
     def _absorb(self, g: np.ndarray) -> None:
         """Store the kernel with `g` and the rows' answer to it absorbed."""
-        self._kernel, self._alpha, self._beta = [], [], g.copy()
-        for rows in self._tiles:
-            f, kernel = _programs(_mesh()).build(
-                self._place(self.costs.rows[rows]),
-                self.costs.columns,
-                self._vector(g),
-                self._scalar(self.epsilon),
-                self._scalar(self._kernel_unit),
-                storage=self.storage,
-            )
+        programs, dtype = _programs(_mesh()), jnp.dtype(self.storage)
+        self._alpha, self._beta = [], g.copy()
+        kernels, self._kernel = self._kernel, []
+        for tile, rows in enumerate(self._tiles):
+            shape = (*self._layout, self.num_columns)
+            # the old kernel's memory is used again
+            kernel = kernels[tile] if kernels else programs.empty(shape=shape, dtype=dtype)
+            alpha = np.empty(self._layout)
+            for start in range(0, self._layout[1], self._piece):
+                kernel, f = programs.build(
+                    kernel,
+                    self._place(self.costs.rows[rows], start),
+                    np.int32(start),
+                    self.costs.columns,
+                    self._vector(g),
+                    self._scalar(self.epsilon),
+                    self._scalar(self._kernel_unit),
+                )
+                alpha[:, start : start + self._piece] = np.asarray(f)
             self._kernel.append(kernel)
-            self._alpha.append(self._fetch(f, rows))
+            self._alpha.append(alpha.reshape(-1)[: rows.stop - rows.start])
 
     def _potential(self, answers: list[jax.Array]) -> np.ndarray:
         fetched = [self._fetch(rows, tile) for rows, tile in zip(answers, self._tiles, strict=True)]
@@ -330,29 +340,41 @@ class ReferenceTransport:
     def _cut(self) -> list[slice]:
         stored = self.num_columns * BYTES_PER_ENTRY[self.storage]
         given = self.costs.rows.shape[1] * self.costs.rows.dtype.itemsize
-        most = max(1, self._devices * _TILE_BYTES // max(stored, given))
-        num_tiles = -(-self.num_rows // most)
+        # what is not stored is placed anew in every sweep: in pieces whose memory is used again
+        most = self._devices * (_TILE_BYTES // stored if stored else _PIECE_BYTES // given)
+        num_tiles = -(-self.num_rows // max(1, most))
         edges = np.linspace(0, self.num_rows, num_tiles + 1).astype(int)
         size = int(np.diff(edges).max())  # all tiles are padded to one size: one compilation
-        rows = -(-size // self._devices)
-        whole = self.storage in ("float32", "float64")
-        self._layout = (self._devices, *blocking(rows, self.num_columns, self._itemsize, whole))
+        num_blocks, rows = blocking(-(-size // self._devices), self.num_columns, self._itemsize)
+        num_pieces = -(-num_blocks * rows * max(given, stored) // _PIECE_BYTES)
+        self._piece = -(-num_blocks // num_pieces)  # blocks
+        if stored:
+            num_blocks = -(-num_blocks // self._piece) * self._piece
+            rows = -(-size // (self._devices * num_blocks))
+        self._layout = (self._devices, num_blocks, rows)
         return [slice(a, b) for a, b in pairwise(edges.tolist())]
 
     @property
     def _itemsize(self) -> int:
         return BYTES_PER_ENTRY[self.storage] or np.dtype(self.precision).itemsize
 
-    def _place(self, values: np.ndarray, fill: float = 0.0) -> jax.Array:
-        """Rows of one tile as `[devices, blocks, rows, ...]`, the first axis spread."""
-        num_padding = int(np.prod(self._layout)) - len(values)
-        values = np.asarray(values)
-        if values.dtype != np.float16:
-            values = values.astype(self.precision, copy=False)
-        if num_padding:
-            padding = np.full((num_padding, *values.shape[1:]), fill, values.dtype)
-            values = np.concatenate([values, padding])
-        shaped = values.reshape(*self._layout, *values.shape[1:])
+    def _place(self, values: np.ndarray, start: int | None = None, fill: float = 0.0) -> jax.Array:
+        """Rows of one tile as `[devices, blocks, rows, ...]`, the first axis spread.
+
+        With `start` only a piece: as many blocks of each device, from that one on.
+        """
+        num_devices, num_blocks, size = self._layout
+        if start is not None:
+            edges = [(d * num_blocks + start) * size for d in range(num_devices)]
+            num_blocks = self._piece
+            parts = [values[edge : edge + num_blocks * size] for edge in edges]
+        else:
+            parts = [values]
+        each = num_blocks * size * (1 if start is not None else num_devices)
+        kept = np.float16 if values.dtype == np.float16 else self.precision
+        parts = [_padded(np.asarray(part, kept), each, fill) for part in parts]
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        shaped = whole.reshape(num_devices, num_blocks, size, *values.shape[1:])
         return jax.device_put(shaped, NamedSharding(_mesh(), P("rows")))
 
     def _place_weights(self, weights: np.ndarray) -> list[jax.Array]:
@@ -363,21 +385,28 @@ class ReferenceTransport:
         flat = np.asarray(values, dtype=np.float64).reshape(-1)
         return flat[: rows.stop - rows.start]
 
-    def _vector(self, values: np.ndarray) -> jax.Array:
-        return jnp.asarray(values, self.precision)
+    def _vector(self, values: np.ndarray) -> np.ndarray:
+        return np.asarray(values, self.precision)
 
-    def _scalar(self, value: float) -> jax.Array:
-        return jnp.asarray(value, self.precision)
+    def _scalar(self, value: float) -> np.ndarray:
+        return np.asarray(value, self.precision)
 
 
-def tile_bytes(costs: RowCosts) -> int:
-    """Most bytes that one tile takes beside a kernel: its input, twice while it is moved."""
-    whole = costs.rows.shape[0] * costs.rows.shape[1] * 4
-    return 3 * min(whole, jax.device_count() * _TILE_BYTES)
+def working_bytes() -> int:
+    """Most bytes that a sweep or a build takes beside kernels and vectors."""
+    return 8 * jax.device_count() * _PIECE_BYTES
+
+
+def _padded(rows: np.ndarray, num_rows: int, fill: float) -> np.ndarray:
+    if len(rows) == num_rows:
+        return rows
+    padding = np.full((num_rows - len(rows), *rows.shape[1:]), fill, rows.dtype)
+    return np.concatenate([rows, padding])
 
 
 class _Programs(NamedTuple):
     curvature: Callable
+    empty: Callable
     build: Callable
     sweep: Callable
     sweep_costs: Callable
@@ -397,36 +426,46 @@ def _mesh_of(devices: tuple) -> Mesh:
 def _programs(mesh: Mesh) -> _Programs:
     """The compiled passes; each works on its device's rows and adds up what columns get."""
     each, same = P("rows"), P()
+
+    def own(tile):  # a reshape, since an index would copy the kernel in every sweep
+        return tile.reshape(tile.shape[1:])
+
     spread = partial(jax.shard_map, mesh=mesh, check_vma=False)
 
-    @partial(jax.jit, static_argnames="storage")
-    def build(rows, columns, g, epsilon, unit, *, storage):
-        def local(rows, columns, g, epsilon, unit):
-            f, blocks = build_blocks(rows[0], columns, g, epsilon, unit, jnp.dtype(storage))
-            return f[None], blocks[None]
+    @partial(jax.jit, static_argnames=("shape", "dtype"), out_shardings=NamedSharding(mesh, each))
+    def empty(shape, dtype):
+        return jnp.zeros(shape, dtype)
 
-        program = spread(local, in_specs=(each, same, same, same, same), out_specs=(each, each))
-        return program(rows, columns, g, epsilon, unit)
+    def local_build(kernel, rows, start, columns, g, epsilon, unit):
+        f, kernel = build_blocks(own(kernel), own(rows), start, columns, g, epsilon, unit)
+        return kernel[None], f[None]
+
+    spread_build = spread(
+        local_build,
+        in_specs=(each, each, same, same, same, same, same),
+        out_specs=(each, each),
+    )
 
     def local_sweep(blocks, v, mass):
-        log_s, column_mass = sweep_blocks(blocks[0], v, mass[0])
+        log_s, column_mass = sweep_blocks(own(blocks), v, own(mass))
         return log_s[None], jax.lax.psum(column_mass, "rows")
 
     def local_sweep_costs(rows, columns, g, mass, epsilon):
-        f, column_mass = sweep_costs(rows[0], columns, g, mass[0], epsilon)
+        f, column_mass = sweep_costs(own(rows), columns, g, own(mass), epsilon)
         return f[None], jax.lax.psum(column_mass, "rows")
 
     def local_columns(rows, exponent, columns, epsilon):
-        largest, total = column_maxima_and_sums(rows[0], exponent[0], columns, epsilon)
+        largest, total = column_maxima_and_sums(own(rows), own(exponent), columns, epsilon)
         shared = jax.lax.pmax(largest, "rows")
         return shared, jax.lax.psum(total * jnp.exp(largest - shared), "rows")
 
     def local_curvature(rows, columns, g, mass, epsilon):
-        return jax.lax.psum(curvature(rows[0], columns, g, mass[0], epsilon), "rows")
+        return jax.lax.psum(curvature(own(rows), columns, g, own(mass), epsilon), "rows")
 
     return _Programs(
         jax.jit(spread(local_curvature, in_specs=(each, same, same, each, same), out_specs=same)),
-        build,
+        empty,
+        jax.jit(spread_build, donate_argnums=0),
         jax.jit(spread(local_sweep, in_specs=(each, same, each), out_specs=(each, same))),
         jax.jit(
             spread(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from sot_pipeline.errors import InputError
 from sot_pipeline.transport.cost import check_embeddings, directions_from
 from sot_pipeline.transport.kernel import CosineColumns, unit_directions
-from sot_pipeline.transport.reference import BYTES_PER_ENTRY, RowCosts, Storage, tile_bytes
+from sot_pipeline.transport.reference import BYTES_PER_ENTRY, RowCosts, Storage, working_bytes
 
 _CHUNK = 65_536  # rows
 # Float64 vectors of n that a descent holds at once: five steps remembered, as many points,
@@ -47,7 +47,7 @@ def std_of_cosines(custom: np.ndarray, *references: CosineColumns) -> float:
 def storage_within(limit: int, pull: RowCosts, push: RowCosts) -> tuple[Storage, Storage]:
     """The fastest storage of the two kernels that keeps a solve within `limit` bytes."""
     num_rows = len(pull.rows)
-    needed = 8 * _VECTORS_OF_DESCENT * num_rows + tile_bytes(pull)
+    needed = 8 * _VECTORS_OF_DESCENT * num_rows + working_bytes()
     choices: tuple[tuple[Storage, Storage], ...] = (
         ("float32", "float32"),
         ("float32", "float16"),
