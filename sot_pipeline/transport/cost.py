@@ -1,5 +1,7 @@
 """The ground cost: one minus the cosine between two embeddings."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sot_pipeline.errors import InputError
@@ -7,6 +9,7 @@ from sot_pipeline.errors import InputError
 # Below this length what is left of a unit row after centring is rounding, not a direction.
 NO_DIRECTION = 1e-5
 _CHUNK = 65_536  # rows
+_ROUNDING = 1e-6  # a spread of costs below this is none
 
 
 def pooled_mean(*sets: np.ndarray) -> np.ndarray:
@@ -70,22 +73,48 @@ def cosine_cost(x: np.ndarray, y: np.ndarray, *, center: np.ndarray | None = Non
     return cosine_of_directions(directions_from(x, center), directions_from(y, center))
 
 
+class Spreads(NamedTuple):
+    """How much two cost matrices vary, in the unit of the cost; > 0, so that they can divide."""
+
+    pooled_std: float  # root mean variance of the two; 1 where neither varies
+    # Root mean variance of a row's costs to one reference, of the reference where it is less.
+    # Epsilon is given in it: a pooled standard deviation also measures how far the two sets are
+    # from each other, which says nothing about which reference rows are near.
+    within_rows: float
+
+
+def spreads(pull_cost: np.ndarray, push_cost: np.ndarray) -> Spreads:
+    """In one pass over the costs."""
+    moments = [_moments(cost) for cost in (pull_cost, push_cost)]
+    return spreads_of_variances(*(np.array(pair) for pair in zip(*moments, strict=True)))
+
+
+def spreads_of_variances(of_all: np.ndarray, within_rows: np.ndarray) -> Spreads:
+    """From the two matrices' variances `[2]`, of all entries and on average within a row."""
+    std = float(np.sqrt(max(0.0, of_all.mean())))
+    std = std if std > _ROUNDING else 1.0
+    within = np.sqrt(np.maximum(within_rows, 0))
+    return Spreads(std, float(min(within[within > _ROUNDING], default=std)))
+
+
 def pooled_std(pull_cost: np.ndarray, push_cost: np.ndarray) -> float:
     """Root mean variance of the two costs; 1 where neither varies, so that it can divide."""
-    std = float(np.sqrt(np.mean([_variance(cost) for cost in (pull_cost, push_cost)])))
-    return std if std > 1e-6 else 1.0
+    return spreads(pull_cost, push_cost).pooled_std
 
 
-def _variance(cost: np.ndarray) -> float:
-    """In chunks: twice as exact as the costs, at the speed of the memory."""
-    rows = max(1, 262_144 // cost.shape[1])
-    middle = float(cost[0].mean())  # near the mean, so that nothing cancels
-    total, squares = 0.0, 0.0
-    for start in range(0, len(cost), rows):
-        moved = (cost[start : start + rows] - cost.dtype.type(middle)).ravel()
-        total += float(moved.sum())
-        squares += float(moved @ moved)
-    return max(0.0, squares / cost.size - (total / cost.size) ** 2)
+def _moments(cost: np.ndarray) -> tuple[float, float]:
+    """Variance of all entries and mean variance within a row, in chunks that stay in cache."""
+    n, m = cost.shape
+    rows = max(1, 262_144 // m)
+    middle = cost.dtype.type(cost[0].mean())  # near the mean, so that little cancels
+    total, squares, squares_of_means = 0.0, 0.0, 0.0
+    for start in range(0, n, rows):
+        moved = cost[start : start + rows] - middle
+        means = moved.mean(axis=1)
+        total += float(means.sum(dtype=np.float64))
+        squares_of_means += float(np.square(means, dtype=np.float64).sum())
+        squares += float(np.vdot(moved, moved)) / m
+    return squares / n - (total / n) ** 2, (squares - squares_of_means) / n
 
 
 def checked_costs(pull_cost: np.ndarray, push_cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

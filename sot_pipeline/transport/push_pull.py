@@ -19,7 +19,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.transport.cost import check_embeddings, checked_costs, pooled_mean, pooled_std
+from sot_pipeline.transport.cost import (
+    Spreads,
+    check_embeddings,
+    checked_costs,
+    pooled_mean,
+    spreads,
+)
 from sot_pipeline.transport.descent import (
     Descent,
     Progress,
@@ -43,7 +49,7 @@ from sot_pipeline.transport.sinkhorn import entropic_ot
 from sot_pipeline.transport.vectors import (
     cosine_columns,
     free_memory,
-    std_of_cosines,
+    spreads_of_cosines,
     storage_within,
 )
 
@@ -59,8 +65,8 @@ __all__ = [
 
 Optimizer = Literal["mirror", "adam", "one_shot"]
 
-# Defaults, one set for all tasks, from measurements on real rows (bench_real_selection.py):
-EPSILON_IN_STDS = 1.75  # nearer 1 follows single neighbours, above 3 only the centroids
+# Defaults, one set for all tasks, from measurements on real rows (bench_reference_mixes.py):
+EPSILON_IN_SPREADS = 2.0  # near 1 follows single neighbours, above 4 only the centroids
 REFERENCE_RELAXATION = 0.9  # balanced forces custom mass onto every row of a mixed reference
 TARGET_ESS = 0.5
 FLOAT32_TOLERANCE = 2e-4  # residuals are known to about 1e-5 in float32
@@ -109,7 +115,7 @@ def learn_weights(
         push_cost: `[n, m_harmful]`, costs to the harmful reference, same rows.
         lambda_push: In [0, 1]; 0 pulls only, 1 pushes only.
         epsilon: Entropic regularisation of both problems, > 0, in the unit of the costs. None
-            takes `EPSILON_IN_STDS` times the pooled standard deviation of the two costs.
+            takes `EPSILON_IN_SPREADS` times the costs' spread within a row (see `cost.Spreads`).
         tau: Strength of the pull to uniform weights, >= 0, in the unit of the costs. With 0 the
             minimisers are sparse and most log-weights run away; give it or `target_ess`.
         target_ess: Effective sample size to reach, as a share of n in (0, 1); tau follows from
@@ -152,7 +158,7 @@ def learn_weights(
     return _learn(
         RowCosts(pull_cost, pull_cost.shape[1]),
         RowCosts(push_cost, push_cost.shape[1]),
-        scale=pooled_std(pull_cost, push_cost),
+        spreads=spreads(pull_cost, push_cost),
         largest_cost=max(float(pull_cost.max()), float(push_cost.max())),
         storages=None,
         **options,
@@ -164,7 +170,7 @@ def learn_weights_from_embeddings(
     safe: np.ndarray,
     harmful: np.ndarray,
     *,
-    center: np.ndarray | Literal["references"] | None = "references",
+    center: np.ndarray | Literal["safe"] | None = "safe",
     memory_limit: int | None = None,
     **options: Unpack[Options],
 ) -> PushPullFit:
@@ -178,8 +184,8 @@ def learn_weights_from_embeddings(
         custom: Embeddings `[n, d]`, any unit; a memory-mapped array is read in tiles.
         safe: `[m_safe, d]`, of the same model.
         harmful: `[m_harmful, d]`.
-        center: Point that angles are taken from, as in `cosine_cost`; "references" takes
-            `pooled_mean(safe, harmful)`. The fit keeps it.
+        center: Point that angles are taken from, as in `cosine_cost`; "safe" takes
+            `pooled_mean(safe)`, None the origin. The fit keeps it.
         memory_limit: Most bytes to hold beside the embeddings, on all devices together. None:
             half of what is free (on a GPU: of its memory).
         options: As for `learn_weights`.
@@ -191,16 +197,15 @@ def learn_weights_from_embeddings(
         InputError: embeddings that do not fit together or have no direction, settings out of
             range, or a limit below what even recomputing needs.
     """
-    references = (safe, harmful)
-    point = pooled_mean(*references) if isinstance(center, str) else center
-    columns = [cosine_columns(reference, point) for reference in references]
+    point = pooled_mean(safe) if isinstance(center, str) else center
+    columns = [cosine_columns(reference, point) for reference in (safe, harmful)]
     check_embeddings(custom, "custom", width=columns[0].directions.shape[1])
     pull, push = (RowCosts(custom, len(c.directions), c) for c in columns)
     limit = free_memory() // 2 if memory_limit is None else memory_limit
     fit = _learn(
         pull,
         push,
-        scale=std_of_cosines(custom, *columns),
+        spreads=spreads_of_cosines(custom, *columns),
         largest_cost=2.0,
         storages=storage_within(limit, pull, push),
         **options,
@@ -245,7 +250,7 @@ def _learn(
     pull: RowCosts,
     push: RowCosts,
     *,
-    scale: float,
+    spreads: Spreads,
     largest_cost: float,
     storages: tuple[Storage, Storage] | None,
     lambda_push: float = 0.5,
@@ -265,7 +270,8 @@ def _learn(
     _check_settings(
         lambda_push, epsilon, relaxation, optimizer, tolerance, max_steps, learning_rate
     )
-    epsilon = EPSILON_IN_STDS * scale if epsilon is None else float(epsilon)
+    scale = spreads.pooled_std
+    epsilon = EPSILON_IN_SPREADS * spreads.within_rows if epsilon is None else float(epsilon)
     num_rows = len(pull.rows)
     choose_tau = _tau_rule(tau, target_ess, num_rows, scale, optimizer)
     coarse = tolerance >= FLOAT32_TOLERANCE and epsilon >= FLOAT32_EPSILON_IN_STDS * scale

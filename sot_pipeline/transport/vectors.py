@@ -8,7 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.transport.cost import check_embeddings, directions_from
+from sot_pipeline.transport.cost import (
+    Spreads,
+    check_embeddings,
+    directions_from,
+    spreads_of_variances,
+)
 from sot_pipeline.transport.kernel import CosineColumns, unit_directions
 from sot_pipeline.transport.reference import BYTES_PER_ENTRY, RowCosts, Storage, working_bytes
 
@@ -31,17 +36,17 @@ def cosine_columns(reference: np.ndarray, center: np.ndarray | None) -> CosineCo
     return CosineColumns(jnp.asarray(directions_from(reference, point)), jnp.asarray(point))
 
 
-def std_of_cosines(custom: np.ndarray, *references: CosineColumns) -> float:
-    """`cost.pooled_std` of the cosine costs, from second moments: `O((n + m) d^2)`, no cost."""
-    variances = []
+def spreads_of_cosines(custom: np.ndarray, *references: CosineColumns) -> Spreads:
+    """`cost.spreads` of cosine costs from second moments, `O((n + m) d^2)`: no cost is computed."""
     mean, moment = _moments(custom, np.asarray(references[0].center))
+    of_all, within_rows = [], []
     for reference in references:
         directions = np.asarray(reference.directions, dtype=np.float64)
-        other_mean = directions.mean(axis=0)
-        other_moment = directions.T @ directions / len(directions)
-        variances.append(np.sum(moment * other_moment) - (mean @ other_mean) ** 2)
-    std = float(np.sqrt(max(0.0, np.mean(variances))))
-    return std if std > 1e-6 else 1.0
+        middle = directions.mean(axis=0)
+        squares = np.sum(moment * (directions.T @ directions)) / len(directions)
+        of_all.append(squares - (mean @ middle) ** 2)
+        within_rows.append(squares - middle @ moment @ middle)
+    return spreads_of_variances(np.array(of_all), np.array(within_rows))
 
 
 def storage_within(limit: int, pull: RowCosts, push: RowCosts) -> tuple[Storage, Storage]:

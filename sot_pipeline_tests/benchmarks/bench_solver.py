@@ -34,7 +34,7 @@ from sot_pipeline.transport.reference import ReferenceTransport, RowCosts
 
 pytestmark = pytest.mark.bench
 SIZES = {5_000: (1_650, 1_242), 50_000: (2_000, 2_000)}
-TIME_LIMIT = {5_000: 120.0, 50_000: 300.0}  # seconds, per rival
+TIME_LIMIT = {5_000: 60.0, 50_000: 120.0}  # seconds, per rival
 CLOSE = 1e-5
 
 

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.transport.push_pull import extend, learn_weights, score_rows
-from sot_pipeline_tests.transport.problems import random_problem
+from sot_pipeline.transport import fit as fit_module
+from sot_pipeline.transport.cost import cosine_cost, pooled_mean
+from sot_pipeline.transport.push_pull import (
+    extend,
+    learn_weights,
+    learn_weights_from_embeddings,
+    score_rows,
+)
+from sot_pipeline_tests.transport.problems import clusters, random_problem
 
 PULL, PUSH = random_problem(n=30)
+DATA = clusters()
+SETS = (DATA.custom, DATA.safe, DATA.harmful)
+NEW = clusters(num_custom=17, seed=5).custom
 
 
 @pytest.mark.parametrize("relaxation", [0.0, 0.5, 1.0])
@@ -62,3 +72,55 @@ def test_costs_to_another_reference_are_refused():
         extend(fit, (PULL, np.tile(PUSH[:, :4], 2)))
     with pytest.raises(InputError, match="pull_cost has 2 rows, push_cost 3"):
         extend(fit, (PULL[:2], PUSH[:3]))
+
+
+@pytest.mark.parametrize("costs", [np.full((1, 5), np.nan), np.full((1, 5), -0.1)])
+def test_costs_that_are_none_are_refused(costs):
+    fit = learn_weights(PULL, PUSH)
+    with pytest.raises(InputError, match="pull_cost: row 0 holds a NaN, infinite or negative"):
+        extend(fit, (costs, PUSH[:1]))
+
+
+# Vectors of new rows
+
+
+@pytest.mark.parametrize("center", [None, pooled_mean(DATA.safe, DATA.harmful)])
+@pytest.mark.parametrize("relaxation", [0.0, 0.9, 1.0])
+def test_vectors_score_as_their_costs_do(monkeypatch, center, relaxation):
+    fit = learn_weights_from_embeddings(*SETS, center=center, reference_relaxation=relaxation)
+    costs = tuple(cosine_cost(NEW, other, center=center) for other in (DATA.safe, DATA.harmful))
+    by_costs = score_rows(fit, costs)
+    for chunk in (16_384, 5):
+        monkeypatch.setattr(fit_module, "_CHUNK", chunk)
+        by_vectors = score_rows(fit, NEW)
+        for name, values in by_vectors._asdict().items():
+            np.testing.assert_allclose(values, getattr(by_costs, name), atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["mirror", "one_shot"])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+def test_a_vector_of_the_fit_gets_its_own_log_weight(optimizer, tolerance):
+    fit = learn_weights_from_embeddings(*SETS, optimizer=optimizer, tolerance=tolerance)
+    np.testing.assert_allclose(extend(fit, DATA.custom), fit.log_weights, atol=1e-4)
+    assert (extend(fit, NEW)[-6:] < np.median(fit.log_weights)).all()  # the harmful ones
+
+
+def test_a_fit_from_costs_knows_no_vectors():
+    fit = learn_weights(*(cosine_cost(DATA.custom, other) for other in SETS[1:]))
+    with pytest.raises(InputError, match="this fit was made from costs"):
+        extend(fit, NEW)
+
+
+@pytest.mark.parametrize(
+    ("new_rows", "message"),
+    [
+        (NEW[:, :5], "new_rows has 5 dimensions, the references 8"),
+        (NEW[0], "new_rows is an array of float32 of shape"),
+        (np.where(np.arange(17)[:, None] == 3, np.nan, NEW), "new_rows: row 3 holds NaN"),
+        (np.where(np.arange(17)[:, None] == 3, 0, NEW), "new_rows: row 3 is all zeros"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused(new_rows, message):
+    fit = learn_weights_from_embeddings(*SETS, max_steps=1)
+    with pytest.raises(InputError, match=message):
+        extend(fit, new_rows)
