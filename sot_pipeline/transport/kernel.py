@@ -75,6 +75,11 @@ class AbsorbedKernel(Geometry):
         return self.num_rows, self.blocks.shape[-1]
 
     @property
+    def dtype(self):
+        """Of the potentials and sums; blocks may be held in less."""
+        return self.beta.dtype
+
+    @property
     def cost_matrix(self) -> Float[Array, "n m"]:
         """Recovered from the kernel; +inf where an entry is below the floating point."""
         log_kernel = jnp.log(self._matrix().astype(self.beta.dtype))

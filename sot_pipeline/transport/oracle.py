@@ -1,13 +1,14 @@
 """The energy of Eq. 5 at given weights, for a descent: two transport problems, solved warm."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sot_pipeline.errors import InputError
 from sot_pipeline.transport.descent import Energy
 from sot_pipeline.transport.fit import PushPullFit
-from sot_pipeline.transport.reference import ReferenceTransport, RowCosts, Storage, Transport
+from sot_pipeline.transport.reference import ReferenceTransport, Transport
+from sot_pipeline.transport.tiles import Precision, RowCosts, Storage
 
 _FIRST_ERROR = 1e-2  # of the marginals, before any residual is known
 _SHARE_OF_RESIDUAL = 0.1
@@ -46,7 +47,7 @@ class PushPull:
         max_sweeps: int,
         largest_cost: float,
         storages: tuple[Storage, Storage],
-        precision: Literal["float32", "float64"],
+        precision: Precision,
         init: PushPullFit | None = None,
     ) -> None:
         self.lambda_push, self.epsilon = lambda_push, epsilon
@@ -87,7 +88,7 @@ class PushPull:
     @property
     def num_sweeps(self) -> int:
         """Passes over the costs to one reference, so far."""
-        return sum(problem.num_sweeps for problem in self.problems)
+        return sum(problem.tiles.num_sweeps for problem in self.problems)
 
     def aim(self, residual: float) -> bool:
         """Solve as exactly as a step from this residual needs; says whether that is more so."""
@@ -105,13 +106,13 @@ class PushPull:
 
     def recompute(self) -> bool:
         """Use exact costs from now on, where the kernel was rounded; says whether it was."""
-        rounded = any(problem.storage == "float16" for problem in self.problems)
+        rounded = any(problem.tiles.storage == "float16" for problem in self.problems)
         for problem in self.problems:
-            problem.recompute()
+            problem.tiles.recompute()
         return rounded
 
     def _start_from(self, init: PushPullFit) -> None:
-        num_rows = self.problems[0].num_rows
+        num_rows = self.problems[0].tiles.num_rows
         if len(init.log_weights) != num_rows:
             raise InputError(
                 f"init is a fit of {len(init.log_weights)} custom samples, the costs have "

@@ -44,8 +44,8 @@ from sot_pipeline.transport.fit import (
     scores_from_potentials,
 )
 from sot_pipeline.transport.oracle import PushPull, Solved
-from sot_pipeline.transport.reference import RowCosts, Storage
 from sot_pipeline.transport.sinkhorn import entropic_ot
+from sot_pipeline.transport.tiles import RowCosts, Storage
 from sot_pipeline.transport.vectors import (
     cosine_columns,
     free_memory,

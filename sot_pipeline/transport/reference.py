@@ -2,50 +2,20 @@
 
 The unknown is one potential per reference row, `g`; the rows' potentials follow from it in closed
 form. A sweep takes `g` to the plan's column masses and costs one pass over the kernel; the update
-of `g` is done here in float64 and accelerated by Anderson's extrapolation. Rows are held in tiles,
-each spread over all devices; how a tile holds its numbers is its storage:
-
-    float32, float64   the kernel, in the precision of the solve
-    float16            the kernel at half the memory; sums are still taken in float32
-    recomputed         nothing: costs and exponentials are taken anew in every sweep
+of `g` is done here in float64: extrapolated Sinkhorn steps, which the dual value keeps uphill, and
+Newton's method where epsilon is so small that they hardly lead on.
 """
 
-from collections.abc import Callable
-from functools import cache, partial
-from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from sot_pipeline.transport.anderson import MEMORY, Step, extrapolate
-from sot_pipeline.transport.kernel import (
-    MAX_DRIFT,
-    CosineColumns,
-    blocking,
-    build_blocks,
-    column_maxima_and_sums,
-    curvature,
-    sweep_blocks,
-    sweep_costs,
-)
+from sot_pipeline.transport.tiles import Precision, RowCosts, Storage, Tiles
 
-Storage = Literal["float32", "float64", "float16", "recomputed"]
-BYTES_PER_ENTRY: dict[Storage, int] = {"float32": 4, "float64": 8, "float16": 2, "recomputed": 0}
 _MOST_COLUMNS_OF_NEWTON = 4_096
-_TILE_BYTES = 512 << 20  # per device: the kernel that one call of a compiled program sweeps
-_PIECE_BYTES = 16 << 20  # per device: what is moved there at once; malloc keeps such memory
-
-
-class RowCosts(NamedTuple):
-    """Costs of n custom rows to m reference rows, given or to be computed."""
-
-    rows: np.ndarray  # [n, m] costs, or [n, d] embeddings; may be memory-mapped
-    num_columns: int
-    columns: CosineColumns | None = None  # given with embeddings
+_LIGHTEST = -80.0  # a log-weight below this counts for no column
 
 
 class Transport(NamedTuple):
@@ -76,8 +46,8 @@ class ReferenceTransport:
         costs: Where costs come from.
         epsilon: Regularisation strength, unit of the cost.
         tau_b: 1: every reference row gets its mass; 0: reference rows take what comes.
-        storage: How the kernel is held.
-        precision: "float32" or "float64", of the sums.
+        storage: How the kernel is held, see `tiles`.
+        precision: Of the sums.
     """
 
     def __init__(
@@ -87,22 +57,15 @@ class ReferenceTransport:
         epsilon: float,
         tau_b: float,
         storage: Storage,
-        precision: Literal["float32", "float64"] = "float32",
+        precision: Precision = "float32",
     ) -> None:
-        self.costs, self.epsilon, self.tau_b = costs, float(epsilon), tau_b
+        self.epsilon, self.tau_b, self.precision = float(epsilon), tau_b, precision
         # free columns need one sweep in all: nothing to store it for
-        self.storage: Storage = "recomputed" if tau_b == 0 else storage
-        self.precision = precision
-        self.num_rows, self.num_columns = len(costs.rows), costs.num_columns
-        self._log_b = -np.log(self.num_columns)
-        self.g = np.full(self.num_columns, self.epsilon * self._log_b)
-        self._devices = _mesh().size
-        self._tiles = self._cut()
-        self._kernel: list[jax.Array] = []  # per tile
-        self._alpha: list[np.ndarray] = []
-        self._beta = np.zeros(0)
+        kept: Storage = "recomputed" if tau_b == 0 else storage
+        self.tiles = Tiles(costs, epsilon=epsilon, storage=kept, precision=precision)
+        self._log_b = -np.log(costs.num_columns)
+        self.g = np.full(costs.num_columns, self.epsilon * self._log_b)
         self._free: Transport | None = None
-        self.num_sweeps = 0
 
     def solve(self, log_weights: np.ndarray, *, threshold: float, max_sweeps: int) -> Transport:
         """Solve for row weights `[n]` (natural logs, any number of them -inf or tiny).
@@ -116,20 +79,20 @@ class ReferenceTransport:
         weights = np.exp(log_weights)
         if self.tau_b == 0 and self._free is not None:  # its potentials depend on no weight
             return self._free._replace(ot_cost=float(weights @ self._free.potential))
-        masses = self._place_weights(weights)
-        first = self.num_sweeps
+        masses = self.tiles.place(weights)
+        first = self.tiles.num_sweeps
         last = first + max_sweeps
         if self.tau_b == 0:
-            rows, _ = self._sweep(self.g, masses)
-            at = _Dual(float(weights @ self._potential(rows)), self.g, np.zeros(0), 0.0, rows)
+            rows, _ = self.tiles.sweep(self.g, masses)
+            at = _Dual(float(weights @ self.tiles.potential(rows)), self.g, np.zeros(0), 0.0, rows)
         else:
             at = self._evaluate(self.g, masses, weights)
             at = self._sinkhorn(at, masses, weights, threshold, last)
-            if at.error > threshold and self.num_sweeps < last and self._newton_pays:
+            if at.error > threshold and self.tiles.num_sweeps < last and self._newton_pays:
                 at = self._newton(at, masses, weights, threshold, last)
         self.g = at.g
         solved = Transport(
-            at.value, self._potential(at.rows), at.g, at.error, self.num_sweeps - first
+            at.value, self.tiles.potential(at.rows), at.g, at.error, self.tiles.num_sweeps - first
         )
         if self.tau_b == 0:
             self._free = solved
@@ -139,7 +102,7 @@ class ReferenceTransport:
         """Alternating updates, extrapolated; given up where they hardly lead on."""
         memory, errors = [], [at.error]
         floor = float(np.finfo(self.precision).tiny) * 1e8
-        while at.error > threshold and self.num_sweeps < last:
+        while at.error > threshold and self.tiles.num_sweeps < last:
             if self._newton_pays and len(errors) > 20 and errors[-1] > 0.1 * errors[-20]:
                 break
             gamma = at.g - self.epsilon * self._log_b
@@ -158,32 +121,13 @@ class ReferenceTransport:
 
     def _newton(self, at: "_Dual", masses, weights, threshold: float, last: int) -> "_Dual":
         """Damped Newton ascent of the concave dual in `g`: for an epsilon that is small."""
-        programs, epsilon = _programs(_mesh()), self._scalar(self.epsilon)
         damping = 1e-8
-        while at.error > threshold and self.num_sweeps < last:
-            gamma = at.g - self.epsilon * self._log_b
-            wanted = self._wanted(gamma)
-            hessian = (
-                np.diag(at.column_mass)
-                - sum(
-                    np.asarray(
-                        programs.curvature(
-                            self._place(self.costs.rows[rows]),
-                            self.costs.columns,
-                            self._vector(at.g),
-                            mass,
-                            epsilon,
-                        ),
-                        dtype=np.float64,
-                    )
-                    for rows, mass in zip(self._tiles, masses, strict=True)
-                )
-                / self.num_rows
-            )
-            self.num_sweeps += 1
-            hessian = hessian / self.epsilon + np.diag(
-                0 * wanted if self.tau_b == 1 else wanted / self._rho
-            )
+        while at.error > threshold and self.tiles.num_sweeps < last:
+            wanted = self._wanted(at.g - self.epsilon * self._log_b)
+            hessian = np.diag(at.column_mass) - self.tiles.curvature(at.g, masses)
+            hessian /= self.epsilon
+            if self.tau_b < 1:
+                hessian += np.diag(wanted / self._rho)
             slope = wanted - at.column_mass
             size = np.trace(hessian) / len(hessian) + 1e-300
             while True:
@@ -195,16 +139,16 @@ class ReferenceTransport:
                     damping = max(damping / 10, 1e-12)
                     break
                 damping = 10 * damping
-                if damping > 1e6 or self.num_sweeps >= last:
+                if damping > 1e6 or self.tiles.num_sweeps >= last:
                     return at
             at = there
         return at
 
     def _evaluate(self, g: np.ndarray, masses, weights: np.ndarray) -> "_Dual":
-        rows, column_mass = self._sweep(g, masses)
+        rows, column_mass = self.tiles.sweep(g, masses)
         gamma = g - self.epsilon * self._log_b
         error = float(np.abs(column_mass - self._wanted(gamma)).sum())
-        value = float(weights @ self._potential(rows)) + self._value(gamma)
+        value = float(weights @ self.tiles.potential(rows)) + self._value(gamma)
         return _Dual(value, g, column_mass, error, rows)
 
     def start_from(self, potential: np.ndarray, log_weights: np.ndarray) -> None:
@@ -212,94 +156,9 @@ class ReferenceTransport:
         if self.tau_b == 0:
             return
         with jax.enable_x64(self.precision == "float64"):
-            # relative to the mass-weighted size of the potentials, so that nothing overflows
-            exponent = potential / self.epsilon + np.maximum(log_weights, -80.0)
-            largest = np.full(self.num_columns, -np.inf)
-            total = np.zeros(self.num_columns)
-            for rows in self._tiles:
-                tile_largest, tile_total = jax.device_get(
-                    _programs(_mesh()).columns(
-                        self._place(self.costs.rows[rows]),
-                        self._place(exponent[rows], fill=-np.inf),
-                        self.costs.columns,
-                        self._scalar(self.epsilon),
-                    )
-                )
-                new = np.maximum(largest, tile_largest)
-                total = total * np.exp(largest - new) + tile_total * np.exp(tile_largest - new)
-                largest = new
-            gamma = -self.tau_b * self.epsilon * (largest + np.log(total))
+            exponent = potential / self.epsilon + np.maximum(log_weights, _LIGHTEST)
+            gamma = -self.tau_b * self.epsilon * self.tiles.log_column_sums(exponent)
             self.g = gamma - gamma.mean() * (self.tau_b == 1) + self.epsilon * self._log_b
-
-    def recompute(self) -> None:
-        """Give up a rounded kernel for exact costs."""
-        if self.storage == "float16":
-            self.storage, self._kernel = "recomputed", []
-            self._tiles = self._cut()
-
-    # --- sweeps -----------------------------------------------------------------------------
-
-    def _sweep(self, g: np.ndarray, masses: list[jax.Array]) -> tuple[list[jax.Array], np.ndarray]:
-        """Per tile what gives the rows' potentials, and the column masses `[m]`."""
-        self.num_sweeps += 1
-        programs, epsilon = _programs(_mesh()), self._scalar(self.epsilon)
-        if self.storage == "recomputed":
-            answers = [
-                programs.sweep_costs(
-                    self._place(self.costs.rows[rows]),
-                    self.costs.columns,
-                    self._vector(g),
-                    mass,
-                    epsilon,
-                )
-                for rows, mass in zip(self._tiles, masses, strict=True)
-            ]
-            scaling = np.ones_like(g)
-        else:
-            if not self._kernel or np.abs(g - self._beta).max() > MAX_DRIFT * self.epsilon:
-                self._absorb(g)
-            scaling = np.exp((g - self._beta) / self.epsilon)
-            v = self._vector(scaling / self._kernel_unit)
-            answers = [
-                programs.sweep(kernel, v, mass)
-                for kernel, mass in zip(self._kernel, masses, strict=True)
-            ]
-            scaling = scaling / self._kernel_unit
-        column_mass = np.sum([np.asarray(mass, dtype=np.float64) for _, mass in answers], axis=0)
-        return [rows for rows, _ in answers], scaling * column_mass / self.num_rows
-
-    def _absorb(self, g: np.ndarray) -> None:
-        """Store the kernel with `g` and the rows' answer to it absorbed."""
-        programs, dtype = _programs(_mesh()), jnp.dtype(self.storage)
-        self._alpha, self._beta = [], g.copy()
-        kernels, self._kernel = self._kernel, []
-        for tile, rows in enumerate(self._tiles):
-            shape = (*self._layout, self.num_columns)
-            # the old kernel's memory is used again
-            kernel = kernels[tile] if kernels else programs.empty(shape=shape, dtype=dtype)
-            alpha = np.empty(self._layout)
-            for start in range(0, self._layout[1], self._piece):
-                kernel, f = programs.build(
-                    kernel,
-                    self._place(self.costs.rows[rows], start),
-                    np.int32(start),
-                    self.costs.columns,
-                    self._vector(g),
-                    self._scalar(self.epsilon),
-                    self._scalar(self._kernel_unit),
-                )
-                alpha[:, start : start + self._piece] = np.asarray(f)
-            self._kernel.append(kernel)
-            self._alpha.append(alpha.reshape(-1)[: rows.stop - rows.start])
-
-    def _potential(self, answers: list[jax.Array]) -> np.ndarray:
-        fetched = [self._fetch(rows, tile) for rows, tile in zip(answers, self._tiles, strict=True)]
-        if self.storage != "recomputed":
-            fetched = [
-                alpha - self.epsilon * log_s
-                for alpha, log_s in zip(self._alpha, fetched, strict=True)
-            ]
-        return np.concatenate(fetched)
 
     @property
     def _noise(self) -> float:
@@ -309,14 +168,7 @@ class ReferenceTransport:
     @property
     def _newton_pays(self) -> bool:
         """Where its matrix of m x m costs less than hundreds of sweeps."""
-        return self.num_columns <= _MOST_COLUMNS_OF_NEWTON
-
-    @property
-    def _kernel_unit(self) -> float:
-        """Rows of the kernel sum to this: float16 has 65,504 above 1 and little below."""
-        return float(min(self.num_columns, 60_000)) if self.storage == "float16" else 1.0
-
-    # --- the reference's marginal -------------------------------------------------------------
+        return self.tiles.num_columns <= _MOST_COLUMNS_OF_NEWTON
 
     @property
     def _rho(self) -> float:
@@ -334,145 +186,3 @@ class ReferenceTransport:
         if self.tau_b == 1:
             return float(gamma.mean())
         return float(-self._rho * np.expm1(-gamma / self._rho).mean())
-
-    # --- tiles ------------------------------------------------------------------------------
-
-    def _cut(self) -> list[slice]:
-        stored = self.num_columns * BYTES_PER_ENTRY[self.storage]
-        given = self.costs.rows.shape[1] * self.costs.rows.dtype.itemsize
-        # what is not stored is placed anew in every sweep: in pieces whose memory is used again
-        most = self._devices * (_TILE_BYTES // stored if stored else _PIECE_BYTES // given)
-        num_tiles = -(-self.num_rows // max(1, most))
-        edges = np.linspace(0, self.num_rows, num_tiles + 1).astype(int)
-        size = int(np.diff(edges).max())  # all tiles are padded to one size: one compilation
-        num_blocks, rows = blocking(-(-size // self._devices), self.num_columns, self._itemsize)
-        num_pieces = -(-num_blocks * rows * max(given, stored) // _PIECE_BYTES)
-        self._piece = -(-num_blocks // num_pieces)  # blocks
-        if stored:
-            num_blocks = -(-num_blocks // self._piece) * self._piece
-            rows = -(-size // (self._devices * num_blocks))
-        self._layout = (self._devices, num_blocks, rows)
-        return [slice(a, b) for a, b in pairwise(edges.tolist())]
-
-    @property
-    def _itemsize(self) -> int:
-        return BYTES_PER_ENTRY[self.storage] or np.dtype(self.precision).itemsize
-
-    def _place(self, values: np.ndarray, start: int | None = None, fill: float = 0.0) -> jax.Array:
-        """Rows of one tile as `[devices, blocks, rows, ...]`, the first axis spread.
-
-        With `start` only a piece: as many blocks of each device, from that one on.
-        """
-        num_devices, num_blocks, size = self._layout
-        if start is not None:
-            edges = [(d * num_blocks + start) * size for d in range(num_devices)]
-            num_blocks = self._piece
-            parts = [values[edge : edge + num_blocks * size] for edge in edges]
-        else:
-            parts = [values]
-        each = num_blocks * size * (1 if start is not None else num_devices)
-        kept = np.float16 if values.dtype == np.float16 else self.precision
-        parts = [_padded(np.asarray(part, kept), each, fill) for part in parts]
-        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        shaped = whole.reshape(num_devices, num_blocks, size, *values.shape[1:])
-        return jax.device_put(shaped, NamedSharding(_mesh(), P("rows")))
-
-    def _place_weights(self, weights: np.ndarray) -> list[jax.Array]:
-        # times n: the weights of a million rows are not to fall below the floating point
-        return [self._place(self.num_rows * weights[rows]) for rows in self._tiles]
-
-    def _fetch(self, values: jax.Array, rows: slice) -> np.ndarray:
-        flat = np.asarray(values, dtype=np.float64).reshape(-1)
-        return flat[: rows.stop - rows.start]
-
-    def _vector(self, values: np.ndarray) -> np.ndarray:
-        return np.asarray(values, self.precision)
-
-    def _scalar(self, value: float) -> np.ndarray:
-        return np.asarray(value, self.precision)
-
-
-def working_bytes() -> int:
-    """Most bytes that a sweep or a build takes beside kernels and vectors."""
-    return 8 * jax.device_count() * _PIECE_BYTES
-
-
-def _padded(rows: np.ndarray, num_rows: int, fill: float) -> np.ndarray:
-    if len(rows) == num_rows:
-        return rows
-    padding = np.full((num_rows - len(rows), *rows.shape[1:]), fill, rows.dtype)
-    return np.concatenate([rows, padding])
-
-
-class _Programs(NamedTuple):
-    curvature: Callable
-    empty: Callable
-    build: Callable
-    sweep: Callable
-    sweep_costs: Callable
-    columns: Callable
-
-
-def _mesh() -> Mesh:
-    return _mesh_of(tuple(jax.devices()))
-
-
-@cache
-def _mesh_of(devices: tuple) -> Mesh:
-    return Mesh(np.array(devices), ("rows",))
-
-
-@cache
-def _programs(mesh: Mesh) -> _Programs:
-    """The compiled passes; each works on its device's rows and adds up what columns get."""
-    each, same = P("rows"), P()
-
-    def own(tile):  # a reshape, since an index would copy the kernel in every sweep
-        return tile.reshape(tile.shape[1:])
-
-    spread = partial(jax.shard_map, mesh=mesh, check_vma=False)
-
-    @partial(jax.jit, static_argnames=("shape", "dtype"), out_shardings=NamedSharding(mesh, each))
-    def empty(shape, dtype):
-        return jnp.zeros(shape, dtype)
-
-    def local_build(kernel, rows, start, columns, g, epsilon, unit):
-        f, kernel = build_blocks(own(kernel), own(rows), start, columns, g, epsilon, unit)
-        return kernel[None], f[None]
-
-    spread_build = spread(
-        local_build,
-        in_specs=(each, each, same, same, same, same, same),
-        out_specs=(each, each),
-    )
-
-    def local_sweep(blocks, v, mass):
-        log_s, column_mass = sweep_blocks(own(blocks), v, own(mass))
-        return log_s[None], jax.lax.psum(column_mass, "rows")
-
-    def local_sweep_costs(rows, columns, g, mass, epsilon):
-        f, column_mass = sweep_costs(own(rows), columns, g, own(mass), epsilon)
-        return f[None], jax.lax.psum(column_mass, "rows")
-
-    def local_columns(rows, exponent, columns, epsilon):
-        largest, total = column_maxima_and_sums(own(rows), own(exponent), columns, epsilon)
-        shared = jax.lax.pmax(largest, "rows")
-        return shared, jax.lax.psum(total * jnp.exp(largest - shared), "rows")
-
-    def local_curvature(rows, columns, g, mass, epsilon):
-        return jax.lax.psum(curvature(own(rows), columns, g, own(mass), epsilon), "rows")
-
-    return _Programs(
-        jax.jit(spread(local_curvature, in_specs=(each, same, same, each, same), out_specs=same)),
-        empty,
-        jax.jit(spread_build, donate_argnums=0),
-        jax.jit(spread(local_sweep, in_specs=(each, same, each), out_specs=(each, same))),
-        jax.jit(
-            spread(
-                local_sweep_costs,
-                in_specs=(each, same, same, each, same),
-                out_specs=(each, same),
-            )
-        ),
-        jax.jit(spread(local_columns, in_specs=(each, each, same, same), out_specs=(same, same))),
-    )

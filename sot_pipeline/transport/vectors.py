@@ -15,7 +15,7 @@ from sot_pipeline.transport.cost import (
     spreads_of_variances,
 )
 from sot_pipeline.transport.kernel import CosineColumns, unit_directions
-from sot_pipeline.transport.reference import BYTES_PER_ENTRY, RowCosts, Storage, working_bytes
+from sot_pipeline.transport.tiles import BYTES_PER_ENTRY, RowCosts, Storage, working_bytes
 
 _CHUNK = 65_536  # rows
 # Float64 vectors of n that a descent holds at once: five steps remembered, as many points,
