@@ -184,6 +184,7 @@ def directions_from(vectors: np.ndarray, center: np.ndarray) -> np.ndarray:
 def _unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
     vectors = np.asarray(vectors)
     check_embeddings(vectors, name)
+    vectors = vectors.astype(np.promote_types(vectors.dtype, np.float32), copy=False)
     # scaled by the largest entry first: squares of tiny or huge entries leave float32
     scaled = (vectors / np.abs(vectors).max(axis=1, keepdims=True)).astype(np.float32)
     return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)

@@ -70,7 +70,7 @@ class PushPull:
         self.threshold = max(_FIRST_ERROR, self.accepted_error) if adaptive else self.accepted_error
         self.scale = scale
         self.max_sweeps = max_sweeps
-        self.first_storages = storages
+        self.first_storages = [problem.tiles.storage for problem in self.problems]
         if init is not None:
             self._start_from(init)
 

@@ -197,6 +197,13 @@ def learn_weights_from_embeddings(
         InputError: embeddings that do not fit together or have no direction, settings out of
             range, or a limit below what even recomputing needs.
     """
+    if isinstance(center, str) and center != "safe":
+        raise InputError(f'center={center!r}; expected "safe", a point [d], or None for the origin')
+    if np.ndim(safe) == 2 == np.ndim(harmful) and np.shape(safe)[1] != np.shape(harmful)[1]:
+        raise InputError(
+            f"safe has {np.shape(safe)[1]} dimensions, harmful {np.shape(harmful)[1]}: they come "
+            "from different models. Embed all with the same model."
+        )
     point = pooled_mean(safe) if isinstance(center, str) else center
     columns = [cosine_columns(reference, point) for reference in (safe, harmful)]
     check_embeddings(custom, "custom", width=columns[0].directions.shape[1])

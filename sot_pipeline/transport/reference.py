@@ -33,7 +33,7 @@ class _Dual(NamedTuple):
     g: np.ndarray
     column_mass: np.ndarray
     error: float
-    rows: list[jax.Array]  # what gives the rows' potentials, per tile
+    potential: np.ndarray
 
 
 class ReferenceTransport:
@@ -82,18 +82,13 @@ class ReferenceTransport:
         masses = self.tiles.place(weights)
         first = self.tiles.num_sweeps
         last = first + max_sweeps
-        if self.tau_b == 0:
-            rows, _ = self.tiles.sweep(self.g, masses)
-            at = _Dual(float(weights @ self.tiles.potential(rows)), self.g, np.zeros(0), 0.0, rows)
-        else:
-            at = self._evaluate(self.g, masses, weights)
+        at = self._evaluate(self.g, masses, weights)
+        if self.tau_b > 0:
             at = self._sinkhorn(at, masses, weights, threshold, last)
             if at.error > threshold and self.tiles.num_sweeps < last and self._newton_pays:
                 at = self._newton(at, masses, weights, threshold, last)
         self.g = at.g
-        solved = Transport(
-            at.value, self.tiles.potential(at.rows), at.g, at.error, self.tiles.num_sweeps - first
-        )
+        solved = Transport(at.value, at.potential, at.g, at.error, self.tiles.num_sweeps - first)
         if self.tau_b == 0:
             self._free = solved
         return solved
@@ -146,10 +141,12 @@ class ReferenceTransport:
 
     def _evaluate(self, g: np.ndarray, masses, weights: np.ndarray) -> "_Dual":
         rows, column_mass = self.tiles.sweep(g, masses)
+        # at once: a later sweep may absorb other potentials
+        potential = self.tiles.potential(rows)
         gamma = g - self.epsilon * self._log_b
-        error = float(np.abs(column_mass - self._wanted(gamma)).sum())
-        value = float(weights @ self.tiles.potential(rows)) + self._value(gamma)
-        return _Dual(value, g, column_mass, error, rows)
+        error = float(np.abs(column_mass - self._wanted(gamma)).sum()) if self.tau_b > 0 else 0.0
+        value = float(weights @ potential) + self._value(gamma)
+        return _Dual(value, g, column_mass, error, potential)
 
     def start_from(self, potential: np.ndarray, log_weights: np.ndarray) -> None:
         """Take the column potentials that answer row potentials `[n]` of a similar problem."""
@@ -177,7 +174,7 @@ class ReferenceTransport:
     def _wanted(self, gamma: np.ndarray) -> np.ndarray:
         """Column masses that `gamma` is optimal for."""
         b = np.exp(self._log_b)
-        return np.full_like(gamma, b) if self.tau_b in (0, 1) else b * np.exp(-gamma / self._rho)
+        return np.full_like(gamma, b) if self.tau_b == 1 else b * np.exp(-gamma / self._rho)
 
     def _value(self, gamma: np.ndarray) -> float:
         """The part of the dual value that belongs to the reference."""

@@ -38,14 +38,15 @@ def cosine_columns(reference: np.ndarray, center: np.ndarray | None) -> CosineCo
 
 def spreads_of_cosines(custom: np.ndarray, *references: CosineColumns) -> Spreads:
     """`cost.spreads` of cosine costs from second moments, `O((n + m) d^2)`: no cost is computed."""
-    mean, moment = _moments(custom, np.asarray(references[0].center))
+    mean, covariance = _moments(custom, np.asarray(references[0].center))
     of_all, within_rows = [], []
     for reference in references:
         directions = np.asarray(reference.directions, dtype=np.float64)
         middle = directions.mean(axis=0)
-        squares = np.sum(moment * (directions.T @ directions)) / len(directions)
-        of_all.append(squares - (mean @ middle) ** 2)
-        within_rows.append(squares - middle @ moment @ middle)
+        own = (directions - middle).T @ (directions - middle) / len(directions)
+        # sums of what is not negative: nothing cancels, however near the embeddings are
+        within_rows.append(np.sum(covariance * own) + mean @ own @ mean)
+        of_all.append(within_rows[-1] + middle @ covariance @ middle)
     return spreads_of_variances(np.array(of_all), np.array(within_rows))
 
 
@@ -83,17 +84,19 @@ def free_memory() -> int:
 
 
 def _moments(vectors: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and second moment of the directions from the centre."""
+    """Mean and covariance of the directions from the centre."""
     width = vectors.shape[1]
-    total, products = np.zeros(width), np.zeros((width, width))
+    sums, products = np.zeros(width), np.zeros((width, width))
+    pivot = directions_from(vectors[:_CHUNK], center).mean(axis=0)  # near the mean
     for start in range(0, len(vectors), _CHUNK):
-        sums = _sums(np.asarray(vectors[start : start + _CHUNK], np.float32), center)
-        total, products = total + sums[0], products + sums[1]
-    return total / len(vectors), products / len(vectors)
+        chunk = np.asarray(vectors[start : start + _CHUNK], np.float32)
+        chunk_sums, chunk_products = _sums(chunk, center, pivot)
+        sums, products = sums + chunk_sums, products + chunk_products
+    moved = sums / len(vectors)
+    return pivot + moved, products / len(vectors) - np.outer(moved, moved)
 
 
 @jax.jit
-def _sums(vectors: Float[Array, "r d"], center: Float[Array, " d"]):
-    directions = unit_directions(vectors, center)
-    products = jnp.matmul(directions.T, directions, precision=jax.lax.Precision.HIGHEST)
-    return directions.sum(axis=0), products
+def _sums(vectors: Float[Array, "r d"], center: Float[Array, " d"], pivot: Float[Array, " d"]):
+    moved = unit_directions(vectors, center) - pivot
+    return moved.sum(axis=0), jnp.matmul(moved.T, moved, precision=jax.lax.Precision.HIGHEST)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sot_pipeline.transport.anderson import MEMORY, Step, extrapolate
 from sot_pipeline.transport.descent import (
     Energy,
     adam,
@@ -138,3 +139,39 @@ def test_the_residual_vanishes_at_gibbs_weights_and_nowhere_near(gradient, tau):
     assert stationarity_residual(stationary, gradient, tau, 1.0) < 1e-12
     moved = normalise(stationary + np.eye(N)[0])
     assert stationarity_residual(moved, gradient, tau, 1.0) > 0.1 * tau
+
+
+# Anderson's extrapolation
+
+
+@given(dimension=st.integers(1, MEMORY - 1), seed=st.integers(0, 1_000))
+@settings(deadline=None, max_examples=30)
+def test_a_linear_fixed_point_is_found_after_one_step_more_than_it_has_dimensions(dimension, seed):
+    # x -> x + A (solution - x), A far enough from singular; the plain iteration may diverge
+    rng = np.random.default_rng(seed)
+    turn, _ = np.linalg.qr(rng.normal(size=(dimension, dimension)))
+    matrix = turn @ np.diag(np.linspace(0.5, 2.5, dimension)) @ turn.T
+    solution = rng.normal(size=dimension)
+    memory, x = [], np.zeros(dimension)
+    for _ in range(dimension + 1):
+        memory.append(Step(x, matrix @ (solution - x)))
+        x = extrapolate(memory)
+    np.testing.assert_allclose(x, solution, atol=1e-5)
+
+
+def test_with_nothing_to_look_back_on_it_is_the_plain_step():
+    step = Step(SLOPES, 2 * SLOPES)
+    np.testing.assert_allclose(extrapolate([step]), 3 * SLOPES)
+    np.testing.assert_allclose(extrapolate([step], damping=0.25), 1.5 * SLOPES)
+
+
+@pytest.mark.parametrize("num_same", [2, 5])
+@pytest.mark.parametrize("size", [0.0, 1e-200, 1.0, 1e100])
+def test_steps_that_teach_nothing_leave_a_plain_step(num_same, size):
+    same = [Step(SLOPES, size * SLOPES)] * num_same
+    np.testing.assert_allclose(extrapolate(same), SLOPES + size * SLOPES)
+
+
+def test_more_steps_than_dimensions_stay_finite():
+    memory = [Step(np.array([float(x)]), np.array([3.0 - x])) for x in range(MEMORY)]
+    np.testing.assert_allclose(extrapolate(memory), 3, atol=1e-6)

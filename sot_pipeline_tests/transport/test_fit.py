@@ -124,3 +124,9 @@ def test_vectors_that_do_not_fit_are_refused(new_rows, message):
     fit = learn_weights_from_embeddings(*SETS, max_steps=1)
     with pytest.raises(InputError, match=message):
         extend(fit, new_rows)
+
+
+def test_half_precision_rows_of_the_fit_get_their_own_log_weight():
+    half = DATA.custom.astype(np.float16)
+    fit = learn_weights_from_embeddings(half, DATA.safe, DATA.harmful, tolerance=2e-4)
+    np.testing.assert_allclose(extend(fit, half), fit.log_weights, atol=1e-4)

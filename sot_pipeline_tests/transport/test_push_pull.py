@@ -12,13 +12,17 @@ from hypothesis.extra.numpy import arrays
 
 from sot_pipeline.errors import InputError
 from sot_pipeline.transport.cost import cosine_cost, pooled_std, spreads
+from sot_pipeline.transport.oracle import PushPull
 from sot_pipeline.transport.push_pull import (
     EPSILON_IN_SPREADS,
     TARGET_ESS,
     learn_weights,
+    learn_weights_from_embeddings,
     push_pull_objective,
 )
+from sot_pipeline.transport.tiles import RowCosts
 from sot_pipeline_tests.transport.problems import clusters, random_problem
+from sot_pipeline_tests.transport.test_reference import numpy_sinkhorn, numpy_solution
 
 EPSILON = 0.5
 balanced = partial(learn_weights, epsilon=EPSILON, reference_relaxation=0.0)
@@ -105,6 +109,58 @@ def test_with_free_references_the_answer_is_a_soft_density_ratio(float64):
     assert fit.num_steps == 2
 
 
+# --- value and gradient ---------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnames="reference_relaxation")
+@jax.value_and_grad
+def exact_objective(weights, pull_cost, push_cost, lambda_push, reference_relaxation):
+    return push_pull_objective(
+        weights,
+        pull_cost,
+        push_cost,
+        lambda_push=lambda_push,
+        epsilon=EPSILON,
+        reference_relaxation=reference_relaxation,
+        threshold=1e-12,
+        max_iterations=20_000,
+    )
+
+
+@pytest.mark.parametrize("relaxation", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("lambda_push", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_what_the_descent_goes_by_is_eq5_and_its_derivative(lambda_push, relaxation, precision):
+    pull, push = random_problem(seed=5)
+    log_weights = np.log(np.random.default_rng(5).dirichlet(np.ones(len(pull))))
+    oracle = PushPull(
+        RowCosts(pull, pull.shape[1]),
+        RowCosts(push, push.shape[1]),
+        lambda_push=lambda_push,
+        epsilon=EPSILON,
+        reference_relaxation=relaxation,
+        threshold=1e-10,  # or as near as the precision allows
+        scale=1.0,
+        adaptive=False,
+        max_sweeps=2_000,
+        largest_cost=2.0,
+        storages=(precision, precision),
+        precision=precision,
+    )
+    energy = oracle(log_weights)
+    with jax.enable_x64(True):
+        value, derivative = exact_objective(
+            np.exp(log_weights), pull, push, lambda_push, reference_relaxation=relaxation
+        )
+        derivative = np.asarray(derivative)
+    tolerance = 1e-8 if precision == "float64" else 1e-5
+    assert oracle.accepted_error < tolerance
+    np.testing.assert_allclose(energy.value, value, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        energy.gradient - energy.gradient.mean(), derivative - derivative.mean(), atol=tolerance
+    )
+
+
 # --- the minimiser --------------------------------------------------------------------------
 
 
@@ -152,6 +208,55 @@ def test_converged_means_a_residual_below_the_tolerance():
         assert moved * fit.tau / fit.cost_std == pytest.approx(fit.residual, abs=1e-5)
 
 
+@pytest.mark.parametrize("epsilon_in_stds", [0.1, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("relaxation", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+def test_an_independent_sinkhorn_confirms_what_converged_says(
+    tolerance, relaxation, epsilon_in_stds
+):
+    pull, push = random_problem(seed=1)
+    fit = learn_weights(
+        pull,
+        push,
+        epsilon=epsilon_in_stds * pooled_std(pull, push),
+        reference_relaxation=relaxation,
+        tolerance=tolerance,
+    )
+    assert fit.converged
+    setting = (fit.solved_at, fit.epsilon, relaxation)
+    solutions = [
+        numpy_solution(cost, setting[0], numpy_sinkhorn(cost, *setting), *setting[1:])
+        for cost in (pull, push)
+    ]
+    assert max(solution.marginal_error for solution in solutions) < 1e-8
+    gradient = 0.5 * (solutions[0].potential - solutions[1].potential)
+    residual = np.std(gradient + fit.tau * fit.solved_at) / fit.cost_std
+    # the solver knows its gradient to a part of the tolerance
+    assert residual < 1.5 * tolerance
+
+
+@pytest.mark.parametrize("seed", [0, 4, 5])
+@pytest.mark.parametrize("epsilon_in_stds", [0.02, 0.1, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("relaxation", [0.0, 0.5, 0.9, 1.0])
+def test_random_problems_converge_or_say_that_they_have_not(seed, relaxation, epsilon_in_stds):
+    pull, push = random_problem(seed=seed)
+    fit = learn_weights(
+        pull,
+        push,
+        epsilon=epsilon_in_stds * pooled_std(pull, push),
+        reference_relaxation=relaxation,
+        max_steps=60,
+    )
+    if relaxation > 0 or epsilon_in_stds >= 0.3:  # balanced and sharp, Eq. 5 has kinks
+        assert fit.converged
+    assert fit.converged == (fit.residual <= fit.tolerance)
+    assert max(fit.marginal_errors) <= 1e-3
+    for values in fit:
+        if isinstance(values, np.ndarray | float):
+            assert np.isfinite(values).all()
+    assert fit.weights.sum() == pytest.approx(1)
+
+
 def test_running_out_of_steps_is_said():
     pull, push = random_problem()
     fit = balanced(pull, push, tau=0.05, max_steps=1)
@@ -196,6 +301,41 @@ def test_a_warm_start_ends_at_the_same_weights_in_fewer_steps():
     from_scratch = solve(pull, more)
     assert again.num_steps <= from_scratch.num_steps
     np.testing.assert_allclose(again.log_weights, from_scratch.log_weights, atol=0.05)
+
+
+CHANGES = {
+    "the same": lambda cost: cost,
+    "gained": lambda cost: np.concatenate([cost, cost[:, :3] + 0.05], axis=1),
+    "lost": lambda cost: cost[:, 2:],
+    "reordered": lambda cost: cost[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("relaxation", [0.0, 0.5, 0.9, 1.0])
+def test_a_start_from_other_references_ends_at_the_cold_weights(change, relaxation):
+    data = clusters(300, 30, 40)
+    pull, push = (cosine_cost(data.custom, other) for other in (data.safe, data.harmful))
+    learn = partial(learn_weights, reference_relaxation=relaxation, tolerance=2e-4)
+    init, (pull, push) = learn(pull, push), (CHANGES[change](cost) for cost in (pull, push))
+    cold, warm = learn(pull, push), learn(pull, push, init=init)
+    assert cold.converged
+    assert warm.converged
+    np.testing.assert_allclose(warm.log_weights, cold.log_weights, atol=2e-3)
+    assert warm.num_sweeps <= cold.num_sweeps
+
+
+def test_a_start_serves_embeddings_as_well():
+    data = clusters(300, 30, 40)
+    learn = partial(learn_weights_from_embeddings, tolerance=2e-4)
+    init = learn(data.custom, data.safe, data.harmful)
+    references = data.safe[3:], data.harmful[::-1]
+    cold, warm = learn(data.custom, *references), learn(data.custom, *references, init=init)
+    assert warm.converged
+    np.testing.assert_allclose(warm.log_weights, cold.log_weights, atol=2e-3)
+    assert warm.num_sweeps <= cold.num_sweeps
+    with pytest.raises(InputError, match="fit of 300 custom samples, the costs have 299"):
+        learn(data.custom[1:], *references, init=init)
 
 
 # --- laws -----------------------------------------------------------------------------------
