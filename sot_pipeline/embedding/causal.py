@@ -8,6 +8,7 @@ import torch
 
 from sot_pipeline.embedding.encoder import (
     Tokens,
+    View,
     default_batch_tokens,
     encoder_fingerprint,
     pad,
@@ -18,6 +19,8 @@ from sot_pipeline.language_model import Conversation, LanguageModel, render
 
 class CausalEncoder:
     """Last layer of a frozen causal language model at the last token of a conversation."""
+
+    view: View = "whole"
 
     def __init__(self, lm: LanguageModel, *, max_length: int, batch_tokens: int | None = None):
         self.lm = lm

@@ -1,4 +1,4 @@
-"""Embed a list of conversations: batches by length, every distinct text once, resumable."""
+"""Embed a list of conversations, each as one text: batches by length, every distinct text once, resumable."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +22,19 @@ class EmbeddingResult(NamedTuple):
     """Vectors in row order, float32 [rows, dimension], as the encoder gives them.
 
     `num_embedded` counts the distinct texts that went through the model, `num_cached` the
-    distinct texts found in the cache, `num_truncated` the rows that were longer than the
-    encoder reads, `num_tokens` the tokens of the distinct texts.
+    distinct texts found in the cache, `was_cut` [rows] marks the rows that were longer than the
+    encoder reads, `num_tokens` counts the tokens of the distinct texts.
     """
 
     vectors: np.ndarray
     num_embedded: int
     num_cached: int
-    num_truncated: int
+    was_cut: np.ndarray
     num_tokens: int
+
+    @property
+    def num_truncated(self) -> int:
+        return int(self.was_cut.sum())
 
 
 def embed(
@@ -80,8 +84,8 @@ def embed(
     finally:  # an interrupted run keeps what it has
         if row_cache:
             row_cache.flush()
-    num_cached, num_truncated = len(texts) - len(missing), sum(tokens.was_cut)
-    return EmbeddingResult(vectors, len(missing), num_cached, num_truncated, num_tokens)
+    num_cached, was_cut = len(texts) - len(missing), np.array(tokens.was_cut, dtype=bool)
+    return EmbeddingResult(vectors, len(missing), num_cached, was_cut, num_tokens)
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from sot_pipeline.errors import InputError
 from sot_pipeline.rendering import Conversation
 
 CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 8_192, 65_536
+
+View = Literal["whole", "apart"]  # what of a row becomes its vector: `views.py`
 
 # Raise when what an encoder computes changes, so that no old vector is served for it.
 _CODE_VERSION = 1
@@ -30,6 +32,7 @@ class Encoder(Protocol):
     fingerprint: str
     dimension: int
     batch_tokens: int
+    view: View  # that suits this kind of encoder
 
     def tokenize(self, conversations: Sequence[Conversation]) -> Tokens: ...
 

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from sot_pipeline.embedding.encoder import (
     Tokens,
+    View,
     default_batch_tokens,
     encoder_fingerprint,
     pad,
@@ -28,6 +29,8 @@ from sot_pipeline.language_model import (
 
 class SentenceEncoder:
     """A sentence encoder in sentence-transformers' directory layout, run by transformers."""
+
+    view: View = "apart"
 
     def __init__(
         self,

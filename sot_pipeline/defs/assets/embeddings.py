@@ -1,4 +1,4 @@
-"""One vector per row: the last layer of a frozen model, at the row's last token."""
+"""One vector per row, from a frozen model: of the whole row, or of prompt and answer apart."""
 
 import polars as pl
 
@@ -31,23 +31,26 @@ def encoder_for(settings: EmbeddingSettings, base_model: Stored | None):
 def _embed(stage: Stage, texts: pl.DataFrame, base_model: Stored | None) -> Artifact:
     import json
 
-    from sot_pipeline.embedding.embed import embed
+    from sot_pipeline.embedding.views import embed_rows, vectors_fingerprint, view_for
 
     encoder = encoder_for(stage.settings.embedding, base_model)
-    result = embed(
+    view = view_for(encoder, stage.settings.embedding.view)
+    result = embed_rows(
         [json.loads(messages) for messages in texts["messages"]],
         encoder,
+        view=view,
         cache=stage.row_cache,
         progress=stage.progress("tokens"),
     )
     counts = {
         "encoder": stage.settings.embedding.encoder,
+        "view": view,
         "num_embedded": result.num_embedded,
         "num_from_cache": result.num_cached,
         "num_truncated": result.num_truncated,
         "num_tokens": result.num_tokens,
     }
-    document = counts | {"encoder_fingerprint": encoder.fingerprint}
+    document = counts | {"encoder_fingerprint": vectors_fingerprint(encoder, view)}
     return Artifact(array=result.vectors, document=document, metadata=counts)
 
 
