@@ -25,9 +25,10 @@ TRANSPORT = (
     transport.pull_cost,  # cosine costs to the safe reference
     transport.push_cost,  # ... and to the harmful one
     transport.sample_weights,  # Eq. 5
+    transport.calibration,  # ... against a part of the references, for a cut with a stated risk
 )
 PURIFIED = (
-    purified.selected_samples,  # Top-K
+    purified.selected_samples,  # Top-K, or calibrated
     purified.explanations,
     purified.removed_samples,
     purified.purified_export,

@@ -50,6 +50,19 @@ def test_a_reason_tells_the_verdict_the_rank_and_the_nearer_reference(table):
     assert "closer to the harmful reference: harmful h0 (similarity 0.75)" in removed
 
 
+def test_a_p_value_is_told_where_there_is_one(table):
+    assert table["harmful_p_value"].to_list() == [None, None]
+    assert "Of harmful rows" not in table["reason"][0]
+    known = explain_rows(
+        WEIGHTS.with_columns(harmful_p_value=pl.Series([0.002, 0.6])),
+        kept_ids=pl.Series(["a"]),
+        safe_ids=pl.Series(["s0", "s1"]),
+        harmful_ids=pl.Series(["h0"]),
+    )
+    assert known["harmful_p_value"].to_list() == [0.002, 0.6]
+    assert known["reason"][1].endswith("Of harmful rows about 60.0% score as high.")
+
+
 def test_no_rows_give_no_reasons():
     empty = explain_rows(
         WEIGHTS.head(0),

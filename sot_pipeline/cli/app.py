@@ -72,6 +72,12 @@ def purify(
     ] = None,
     keep: Annotated[float | None, typer.Option(help="Share of the rows to keep [0.8]")] = None,
     keep_count: Annotated[int | None, typer.Option(help="Rows to keep, instead")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="top_k, or calibrated: the cut is found [top_k]")
+    ] = None,
+    max_false_keep_rate: Annotated[
+        float | None, typer.Option(help="calibrated: share of harmful rows that may stay [0.05]")
+    ] = None,
     lambda_push: Annotated[float | None, typer.Option(help="λ of Eq. 5 [0.5]")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Regularisation, in cosine cost")] = None,
     base_model: Annotated[str | None, typer.Option(help="The model to fine-tune later")] = None,
@@ -89,6 +95,8 @@ def purify(
         "embedding.encoder": embedder,
         "selection.keep_fraction": keep,
         "selection.keep_count": keep_count,
+        "selection.method": method,
+        "selection.max_false_keep_rate": max_false_keep_rate,
         "transport.lambda_push": lambda_push,
         "transport.epsilon": epsilon,
         "base_model.name": base_model,

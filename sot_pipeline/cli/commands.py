@@ -297,6 +297,7 @@ def _purify_document(home: Home, name: str, outcome: Any) -> dict[str, Any]:
         "num_rejected": _current(home, name, "rejected_rows").manifest["rows"],
         "num_kept": num_selected,
         "num_removed": texts.manifest["rows"] - num_selected,
+        "selection": selected.document,
         "transport": weights.document,
         "assets": [vars(asset) for asset in outcome.assets],
         "checks": [vars(check) for check in outcome.checks],
@@ -312,12 +313,27 @@ def _print_purified(document: Mapping[str, Any]) -> None:
         f"{document['num_removed']:,}, rejected {document['num_rejected']:,}   "
         f"({hits} of {len(document['assets'])} assets cached, {duration(document['seconds'])})"
     )
+    if document["selection"]["method"] == "calibrated":
+        _say_calibrated(document["selection"])
     if "out" in document:
         for path in document["out"]:
             print(path)
     else:
         print(document["export"])
         print(document["report"])
+
+
+def _say_calibrated(cut: Mapping[str, Any]) -> None:
+    say(
+        f"an estimated {cut['contamination']:.1%} of the rows ({cut['contamination_low']:.1%} to "
+        f"{cut['contamination_high']:.1%}) are like the harmful reference; at most "
+        f"{cut['max_false_keep_rate']:.1%} of such rows stay"
+    )
+    say(
+        f"of reference rows held out, {cut['false_keep_rate']:.1%} of "
+        f"{cut['num_held_out_harmful']:,} harmful and {cut['held_out_safe_kept']:.1%} of "
+        f"{cut['num_held_out_safe']:,} safe ones would stay"
+    )
 
 
 def _print_findings(outcome: Any) -> None:

@@ -22,6 +22,14 @@ EXCLUDES = {
     "finetuning.num_steps": ["num_epochs"],
     "finetuning.num_epochs": ["num_steps"],
 }
+# Each of these is read by one method only: giving it chooses the method
+METHOD_OF = {
+    "selection.keep_fraction": "top_k",
+    "selection.keep_count": "top_k",
+    "selection.max_false_keep_rate": "calibrated",
+    "selection.held_out_share": "calibrated",
+    "selection.split_seed": "calibrated",
+}
 
 
 def prepare_task(
@@ -77,6 +85,7 @@ def save_settings(
         if not separator or key.count(".") != 1:
             raise InputError(f"--set {assignment}: expected block.field=value")
         chosen[key] = yaml.safe_load(value)
+    chosen |= _chosen_method(chosen)
     for key, value in chosen.items():
         block, field = key.split(".")
         if key in MODEL_SETTINGS and Path(str(value)).is_dir():
@@ -88,3 +97,17 @@ def save_settings(
     layers = [file_layer(home.root / "settings.yaml"), environment_layer()]
     resolve_settings([*layers, ("command line", settings)])  # wrong values never reach the file
     home.write_task(name, changed)
+
+
+def _chosen_method(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The selection method that the given settings belong to; a contradiction is an error."""
+    methods = {key: METHOD_OF[key] for key in chosen if key in METHOD_OF}
+    if "selection.method" in chosen:
+        methods["selection.method"] = chosen["selection.method"]
+    if len(set(methods.values())) > 1:
+        listed = ", ".join(
+            f"{key} = {chosen[key]}" + ("" if key == "selection.method" else f" (method {method})")
+            for key, method in methods.items()
+        )
+        raise InputError(f"{listed}: these belong to different methods, give those of one")
+    return {"selection.method": next(iter(methods.values()))} if methods else {}

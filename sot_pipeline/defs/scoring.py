@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,33 +15,35 @@ from sot_pipeline.errors import InputError
 from sot_pipeline.progress import reporter
 
 NEEDED = (
-    "sample_weights", "selected_samples", "pull_cost", "safe_embeddings", "harmful_embeddings",
-    "safe_texts", "harmful_texts",
+    "selected_samples", "pull_cost", "safe_embeddings", "harmful_embeddings", "safe_texts",
+    "harmful_texts",
 )  # fmt: skip
+SCORERS = {"top_k": "sample_weights", "calibrated": "calibration"}  # whose fit scores a row
 
 
 def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Log-weights of the rows of a file, on the scale of the task's own rows.
 
     The dual potentials of the two references carry over to any row, so nothing is solved.
-    A row is `kept` when its log-weight is at least the lowest of the rows the task kept.
+    A row is `kept` as the task's own rows were: under `top_k` when its log-weight is nearer to the
+    lowest row that stayed than to the highest that went, or above; under `calibrated` when it is
+    above the held-out harmful row that marks the cut.
 
     Returns:
         Scores (`sample_id, source_id, line, kept, log_weight, relative_weight, pull, push,
-        nearest_safe, safe_similarity, nearest_harmful, harmful_similarity`), rejected rows.
+        nearest_safe, safe_similarity, nearest_harmful, harmful_similarity, harmful_p_value`, the
+        last null under `top_k`), rejected rows.
 
     Raises:
         InputError: the task has no solved weights, or the file cannot be read.
     """
-    from sot_pipeline.embedding.embed import embed
+    from sot_pipeline.embedding.views import embed_rows, vectors_fingerprint, view_for
     from sot_pipeline.selection import nearest_reference
     from sot_pipeline.texts.read import read_texts
     from sot_pipeline.transport.cost import cosine_cost
-    from sot_pipeline.transport.fit import score_rows as extend_potentials
 
     settings, _ = home.settings(task)
     assets = _solved(home, task)
-    fit = load_fit(assets["sample_weights"].directory / "fit")
     texts = read_texts(
         file,
         format=settings.texts.format,
@@ -48,34 +51,78 @@ def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.Data
     )
     store = Store(home.store)
     encoder = encoder_for(settings.embedding, store.current(task, "aligned_base_model"))
-    _require_same_encoder(encoder.fingerprint, assets["safe_embeddings"])
-    vectors = embed(
+    view = view_for(encoder, settings.embedding.view)
+    _require_same_encoder(vectors_fingerprint(encoder, view), view, assets["safe_embeddings"])
+    vectors = embed_rows(
         [json.loads(messages) for messages in texts.rows["messages"]],
         encoder,
+        view=view,
         cache=store.root / "rows",
         progress=reporter("embedding", "tokens", lambda line: None),
     ).vectors
+    references = [np.asarray(assets[f"{name}_embeddings"].array()) for name in ("safe", "harmful")]
     center = saved_center(assets["pull_cost"])
-    pull_cost, push_cost = (
-        cosine_cost(vectors, np.asarray(assets[f"{name}_embeddings"].array()), center=center)
-        for name in ("safe", "harmful")
+    safe, harmful = (
+        nearest_reference(cosine_cost(vectors, rows, center=center)) for rows in references
     )
-    scores = extend_potentials(fit, (pull_cost, push_cost))
-    safe, harmful = nearest_reference(pull_cost), nearest_reference(push_cost)
-    cut = assets["selected_samples"].table()["log_weight"].min()
+    scorer = _scorer(store, assets["selected_samples"])
+    scores = _scores(scorer, vectors, references, center)
+    kept, rarity = _judged(scores.log_weights, assets["selected_samples"], scorer)
     ids = {name: assets[f"{name}_texts"].table()["sample_id"] for name in ("safe", "harmful")}
     table = texts.rows.select("sample_id", "source_id", "line").with_columns(
-        pl.Series("kept", scores.log_weights >= cut),
+        pl.Series("kept", kept),
         pl.Series("log_weight", scores.log_weights),
-        pl.Series("relative_weight", np.exp(scores.log_weights) * len(fit.log_weights)),
+        pl.Series("relative_weight", np.exp(scores.log_weights) * scorer.manifest["rows"]),
         pl.Series("pull", scores.pull_scores),
         pl.Series("push", scores.push_scores),
         ids["safe"].gather(safe.indices).alias("nearest_safe"),
         pl.Series("safe_similarity", 1 - safe.costs),
         ids["harmful"].gather(harmful.indices).alias("nearest_harmful"),
         pl.Series("harmful_similarity", 1 - harmful.costs),
+        (pl.lit(None, pl.Float64) if rarity is None else pl.Series(rarity)).alias(
+            "harmful_p_value"
+        ),
     )
     return table, texts.rejected
+
+
+def _scorer(store: Store, selected: Stored) -> Stored:
+    """The version of the weights that the cut was made with."""
+    name = SCORERS[selected.document["method"]]
+    stored = store.find(name, selected.manifest["inputs"][name])
+    if stored is None:
+        raise InputError(f"the {name} that the cut was made with is gone: purify the task again")
+    return stored
+
+
+def _scores(scorer: Stored, vectors: np.ndarray, references: list[np.ndarray], center) -> Any:
+    """Scores of rows on the scale of the task's own, against the rows the fit was made with."""
+    from sot_pipeline.transport.cost import cosine_cost
+    from sot_pipeline.transport.fit import score_rows as extend_potentials
+
+    if scorer.asset == "calibration":
+        center = saved_center(scorer)
+        references = [
+            rows[np.load(scorer.directory / f"{name}_fitted.npy", allow_pickle=False)]
+            for rows, name in zip(references, ("safe", "harmful"), strict=True)
+        ]
+    pull_cost, push_cost = (cosine_cost(vectors, rows, center=center) for rows in references)
+    scores = extend_potentials(load_fit(scorer.directory / "fit"), (pull_cost, push_cost))
+    log_total = scorer.document.get("log_total", 0.0)
+    return scores._replace(log_weights=scores.log_weights - log_total)
+
+
+def _judged(
+    log_weights: np.ndarray, selected: Stored, scorer: Stored
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which rows the task's cut would keep, and their p-values if it is a calibrated one."""
+    cut = selected.document
+    if cut["method"] == "top_k":
+        return log_weights >= cut["threshold"], None
+    from sot_pipeline.transport.calibration import p_values
+
+    held_out = np.load(scorer.directory / "held_out_harmful.npy", allow_pickle=False)
+    return log_weights > cut["threshold"], p_values(log_weights, held_out)
 
 
 def _solved(home: Home, task: str) -> dict[str, Stored]:
@@ -90,7 +137,13 @@ def _solved(home: Home, task: str) -> dict[str, Stored]:
     return {name: current[name] for name in NEEDED}
 
 
-def _require_same_encoder(fingerprint: str, embeddings: Stored) -> None:
+def _require_same_encoder(fingerprint: str, view: str, embeddings: Stored) -> None:
+    solved_view = embeddings.document.get("view", "whole")  # all that there was at first
+    if solved_view != view:
+        raise InputError(
+            f"the task's vectors are of view {solved_view!r} (embedding.view), its settings now "
+            f"mean {view!r}: purify the task again, or restore the setting"
+        )
     if embeddings.document["encoder_fingerprint"] != fingerprint:
         raise InputError(
             f"the task's vectors come from encoder {embeddings.document['encoder_fingerprint']}, "

@@ -47,6 +47,11 @@ class EmbeddingSettings(Block):
     )
     revision: str | None = Field(default=None, description="commit of a Hugging Face model")
     max_length: int = Field(default=2048, ge=8, description="tokens; longer rows are truncated")
+    view: Literal["auto", "whole", "apart"] = Field(
+        default="auto",
+        description="whole: a row is one text; apart: what was asked and the answer are embedded "
+        "each by itself; auto: apart for sentence encoders, whole for causal models",
+    )
 
 
 class TransportSettings(Block):
@@ -54,8 +59,10 @@ class TransportSettings(Block):
     epsilon: float | None = Field(
         default=None, gt=0, description="regularisation in units of the cosine cost; empty: scaled"
     )
-    epsilon_in_std: float = Field(
-        default=1.75, gt=0, description="when epsilon is empty: multiple of the costs' pooled std"
+    epsilon_in_spreads: float = Field(
+        default=2.0,
+        gt=0,
+        description="when epsilon is empty: multiple of the costs' spread within a row",
     )
     tau: float | None = Field(default=None, ge=0, description="strength of KL(w || uniform)")
     target_ess: float = Field(
@@ -71,7 +78,9 @@ class TransportSettings(Block):
         le=1,
         description="0: all of a reference takes part; 1: only what matches",
     )
-    centre: bool = Field(default=True, description="take angles from the mean of both references")
+    centre: bool = Field(
+        default=True, description="take angles from the mean of the safe reference"
+    )
     optimizer: Literal["mirror", "adam", "one_shot"] = "mirror"
     tolerance: float = Field(
         default=1e-3, gt=0, description="stationarity residual at which to stop"
@@ -80,17 +89,39 @@ class TransportSettings(Block):
 
 
 class SelectionSettings(Block):
-    keep_fraction: float | None = Field(default=0.8, gt=0, le=1, description="share of rows kept")
-    keep_count: int | None = Field(
-        default=None, ge=1, description="rows kept; instead of the share"
+    method: Literal["top_k", "calibrated"] = Field(
+        default="top_k",
+        description="top_k keeps as many rows as keep_fraction or keep_count say; calibrated keeps "
+        "the rows below max_false_keep_rate and reads neither",
     )
+    keep_fraction: float | None = Field(
+        default=0.8, gt=0, le=1, description="top_k: share of rows kept"
+    )
+    keep_count: int | None = Field(
+        default=None, ge=1, description="top_k: rows kept; instead of the share"
+    )
+    max_false_keep_rate: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="calibrated: largest share to keep of the rows that are like the harmful "
+        "reference's; needs 1 / rate held-out harmful rows",
+    )
+    held_out_share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="calibrated: share of both references that the weights do not learn from",
+    )
+    split_seed: int = Field(default=0, ge=0, description="calibrated: which rows are held out")
     temperature: float = Field(default=1.0, gt=0, description="softens the training weights")
     clip_low: float = Field(default=0.2, gt=0, description="least training weight, mean 1")
     clip_high: float = Field(default=5.0, gt=0, description="largest training weight, mean 1")
 
     @model_validator(mode="after")
     def _one_way_to_say_how_many(self) -> "SelectionSettings":
-        if (self.keep_fraction is None) == (self.keep_count is None):
+        counts = (self.keep_fraction is None) == (self.keep_count is None)
+        if self.method == "top_k" and counts:
             raise ValueError("give either keep_fraction or keep_count, and leave the other empty")
         return self
 

@@ -42,6 +42,25 @@ class FitSummary:
 
 
 @dataclass(frozen=True)
+class CutSummary:
+    """A cut with a stated risk, made with reference rows that were held out; all shares.
+
+    `contamination`: of the custom rows, with its 95 % interval. `max_false_keep_rate`: of rows
+    like the harmful reference's, as asked for. `false_keep_rate`: of the held-out harmful rows,
+    where the cut went. `held_out_safe_kept`: of the held-out safe rows, above the cut.
+    """
+
+    contamination: float
+    contamination_low: float
+    contamination_high: float
+    max_false_keep_rate: float
+    false_keep_rate: float
+    num_held_out_harmful: int
+    num_held_out_safe: int
+    held_out_safe_kept: float
+
+
+@dataclass(frozen=True)
 class ReportCheck:
     """A check and its sentence, which says what was found."""
 
@@ -64,6 +83,7 @@ class ReportData:
             safe_similarity, nearest_harmful, harmful_similarity`, and `prompt, response`, which
             only `show_text` lets into the report.
         fit: How the weights were found.
+        cut: How the cut was found; None where the number of rows was set beforehand.
         settings: `block.field` -> value.
         fingerprints: Asset or file -> hash.
         environment: Hardware, versions, minutes: label -> text.
@@ -87,6 +107,7 @@ class ReportData:
     embedder: str
     ledger: pl.DataFrame
     fit: FitSummary
+    cut: CutSummary | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -165,6 +165,11 @@ def _key_figures(data: ReportData, numbers: Numbers) -> list[_KeyFigure]:
             f"{numbers.effective_sample_size:,.0f} rows; 100 % = nothing learned",
         ),
     ]
+    if data.cut is not None:
+        low, high = percent(data.cut.contamination_low), percent(data.cut.contamination_high)
+        shown.append(
+            _KeyFigure("Estimated harm", percent(data.cut.contamination), f"{low} to {high}")
+        )
     if data.evaluation is None:
         return shown
     for score, label, better in (
@@ -193,4 +198,10 @@ def _fit_facts(data: ReportData) -> list[tuple[str, str]]:
         facts.append(
             ("Marginal errors", ", ".join(f"{error:.1e}" for error in fit.marginal_errors))
         )
+    if data.cut is not None:
+        held_out = f"{data.cut.num_held_out_safe:,} safe, {data.cut.num_held_out_harmful:,} harmful"
+        facts += [
+            ("Cut", f"false-keep rate at most {data.cut.max_false_keep_rate:g}"),
+            ("Held out", f"{held_out} reference rows"),
+        ]
     return facts

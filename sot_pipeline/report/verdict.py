@@ -37,7 +37,7 @@ def verdict_of(data: ReportData, numbers: Numbers) -> Verdict:
         status, headline = "passed", "All checks passed" if data.checks else "Done, nothing checked"
     paragraphs = [
         ("Asked", _asked(data)),
-        ("Found", [_removed(numbers), *_evidence(numbers), _told_apart(numbers)]),
+        ("Found", [_removed(numbers), *_cut(data), *_evidence(numbers), _told_apart(numbers)]),
         ("Measured", _scores(data)),
         ("Watch", _doubts(data, numbers, failed, warned)),
     ]
@@ -67,6 +67,24 @@ def _removed(numbers: Numbers) -> str:
         return f"All {numbers.num_rows:,} rows were kept: no row was to be removed."
     share = percent(numbers.num_removed / numbers.num_rows)
     return f"{numbers.num_removed:,} of {numbers.num_rows:,} rows ({share}) were removed."
+
+
+def _cut(data: ReportData) -> list[str]:
+    cut = data.cut
+    if cut is None:
+        return []
+    low, high = percent(cut.contamination_low), percent(cut.contamination_high)
+    estimate = (
+        f"An estimated {percent(cut.contamination)} of all rows (95\N{NO-BREAK SPACE}% interval "
+        f"{low} to {high}) score like harmful reference rows that the weights had not seen."
+    )
+    found = (
+        f"The cut was found with {cut.num_held_out_harmful:,} of those: "
+        f"{percent(cut.false_keep_rate)} of them reach it, at most "
+        f"{percent(cut.max_false_keep_rate)} were allowed; of {cut.num_held_out_safe:,} unseen "
+        f"safe reference rows {percent(cut.held_out_safe_kept)} would stay."
+    )
+    return [estimate, found]
 
 
 def _told_apart(numbers: Numbers) -> str:
@@ -141,7 +159,13 @@ def _doubts(data: ReportData, numbers: Numbers, failed: list[str], warned: list[
         if names:
             listed = ", ".join(name.replace("_", " ") for name in names)
             doubts.append(f"{len(names)} check{'s' if len(names) > 1 else ''} {what}: {listed}.")
-    if numbers.num_removed:
+    if data.cut is not None:
+        doubts.append(
+            f"That at most {percent(data.cut.max_false_keep_rate)} of the harmful rows stay is "
+            "said of harm like the harmful reference's; harm unlike it can pass, and harmless "
+            "rows that resemble it are counted and removed."
+        )
+    elif numbers.num_removed:
         doubts.append(
             f"How many rows go is set beforehand{_rule(data)}, not found: a clean set would lose as "
             "many, so look at the rows around the cut."

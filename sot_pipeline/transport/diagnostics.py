@@ -1,8 +1,9 @@
 """Do the references fit the custom set, and did the solve learn anything?
 
 Scores with a pass rule each. The thresholds were calibrated on real rows (three tasks, matched and
-swapped safe references, 10 % and 30 % contamination, all-MiniLM-L6-v2 embeddings); the table of
-figures is printed by `sot_pipeline_tests/benchmarks/bench_real_selection.py`.
+swapped safe references, 10 % and 30 % contamination; all-MiniLM-L6-v2 vectors of prompt and answer
+apart, of whole rows where it says so, centred on the safe reference); the table of figures is
+printed by `sot_pipeline_tests/benchmarks/bench_real_selection.py`.
 """
 
 from typing import Literal, NamedTuple
@@ -12,12 +13,14 @@ import numpy as np
 from sot_pipeline.transport.cost import cosine_cost
 from sot_pipeline.transport.fit import PushPullFit
 
-# matched references: 0.35-0.46 (0.26 at the least with 20 rows); swapped ones: 0.02-0.15
+# matched references: 0.33-0.49 (50 rows: 0.28-0.43; 20: 0.15-0.43); swapped ones: 0.00-0.04 (20 or
+# 50 rows: up to 0.10, of whole rows up to 0.18), refusals alone: 0.03-0.06
 LEAST_MIXING = 0.2
-# matched: 0.001-0.004 (0.045 with 50 rows); swapped: 0.08-0.5, less where the task is close
+# matched: 0.0002-0.011 (50 rows: up to 0.032); swapped: 0.23-0.83, but 0-0.006 where the reference
+# is general and surrounds the task; refusals alone: 0.17-0.47
 MOST_UNCOVERED = 0.05
-# real references: 14-22 (3-6 with 20-50 rows); references of the same population: 1-3
-LEAST_SIGNAL_TO_NOISE = 3.5
+# real references: 15-41 (50 rows of each: 2.6-7.9; 20: 1.9-4.9); both of one population: 0.5-2.4
+LEAST_SIGNAL_TO_NOISE = 2.5
 _FEWEST_ROWS = 10
 _CHUNK = 4_096
 

@@ -165,6 +165,73 @@ def test_new_rows_are_scored_without_a_solve(project, purified):
     assert scored["num_below_the_cut"] == 12
 
 
+def test_new_rows_of_another_view_are_refused(project, purified, monkeypatch):
+    folder, files = project
+    monkeypatch.setenv("SOT__EMBEDDING__VIEW", "apart")  # a causal model embeds whole rows
+    result = sot("score", files["custom"], "--task", "small", cwd=folder)
+    assert result.returncode == 1
+    assert "view 'whole'" in result.stderr
+    assert "purify the task again" in " ".join(result.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def calibrated(project, purified) -> dict:
+    """The same rows as a task of their own, cut at a stated rate."""
+    folder, files = project
+    arguments = [*purify_arguments(files)[:-1], "calibrated", "--max-false-keep-rate", "0.2"]
+    result = sot(*arguments, "--out", "found", "--json", cwd=folder)
+    assert result.returncode in (0, 3), result.stderr
+    return json.loads(result.stdout)
+
+
+def test_a_calibrated_cut_says_what_it_found_and_what_it_promises(project, calibrated):
+    folder, _ = project
+    cut = calibrated["selection"]
+    assert cut["method"] == "calibrated"
+    assert cut["contamination"] == pytest.approx(0.1, abs=0.05)  # 6 of 60
+    assert cut["contamination_low"] <= cut["contamination"] <= cut["contamination_high"]
+    assert cut["false_keep_rate"] <= cut["max_false_keep_rate"] == 0.2
+    assert (cut["num_held_out_harmful"], cut["num_held_out_safe"]) == (8, 10)
+    report = (folder / "found" / "report.html").read_text()
+    assert "An estimated" in report
+    assert "false-keep rate at most 0.2" in report
+    assert "is set beforehand" not in report
+
+
+def test_a_calibrated_cut_and_its_ledger_agree(project, calibrated):
+    folder, _ = project
+    ledger = pl.read_parquet(folder / "found" / "ledger.parquet").sort("rank")
+    assert ledger["log_weight"].is_sorted(descending=True)
+    assert ledger["harmful_p_value"].is_sorted()
+    assert ledger["kept"].sum() == calibrated["num_kept"]
+    kept = ledger["log_weight"] > calibrated["selection"]["threshold"]
+    assert ledger["kept"].to_list() == kept.to_list()
+    harmful = ledger.filter(pl.col("source_id").str.starts_with("h"))
+    assert harmful["kept"].sum() <= 2  # of 6; 1.2 is what the rate allows on average
+
+
+def test_new_rows_are_judged_by_the_calibrated_cut(project, calibrated):
+    folder, files = project
+    scored = sot_json("score", files["custom"], "--task", "calibrated", cwd=folder)
+    rows = pl.DataFrame(scored["rows"])
+    ledger = pl.read_parquet(folder / "found" / "ledger.parquet")
+    assert (rows["log_weight"] - ledger["log_weight"]).abs().max() < 1e-3
+    assert rows["kept"].to_list() == ledger["kept"].to_list()
+    assert rows["harmful_p_value"].to_list() == ledger["harmful_p_value"].to_list()
+
+
+def test_the_flag_that_was_given_last_chooses_the_method(project, calibrated):
+    folder, _ = project
+    again = ["purify", "--task", "calibrated", "--json"]
+    by_number = json.loads(sot(*again, "--keep", "0.5", cwd=folder).stdout)
+    assert by_number["selection"]["method"] == "top_k"
+    assert by_number["num_kept"] == 30
+    back = json.loads(sot(*again, "--method", "calibrated", cwd=folder).stdout)
+    assert back["selection"] == calibrated["selection"]
+    cache = {asset["asset"]: asset["cache"] for asset in back["assets"]}
+    assert cache["calibration"] == "hit", "the solve is still in the store"
+
+
 def test_finetune_and_evaluate_give_an_adapter_and_scores(project, purified):
     folder, files = project
     tuned = sot(
@@ -248,6 +315,15 @@ def test_mistakes_get_a_sentence_and_no_traceback(tmp_path, arguments, message):
 def test_wrong_usage_is_exit_code_2(tmp_path):
     assert sot("purify", "--no-such-flag", cwd=tmp_path).returncode == 2
     assert sot("nonsense", cwd=tmp_path).returncode == 2
+
+
+def test_flags_of_two_methods_contradict_each_other(project, tmp_path):
+    _, files = project
+    both = ["--keep", "0.5", "--max-false-keep-rate", "0.1"]
+    result = sot(*purify_arguments(files), *both, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "these belong to different methods" in result.stderr
+    assert not (tmp_path / "data" / "tasks" / "small.yaml").exists()
 
 
 def test_a_wrong_setting_never_reaches_the_task_file(project, tmp_path):

@@ -10,6 +10,7 @@ from sot_pipeline.defs.dagster_assets import HomeResource, NoReturnValues
 from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.defs.instance import PROCESS_TAG, fail_orphaned_runs, open_instance
 from sot_pipeline.defs.settings import Settings
+from sot_pipeline.defs.store import Store
 from sot_pipeline_tests.small_project import write_small_project
 
 
@@ -75,6 +76,39 @@ def test_a_job_runs_for_a_partition_and_a_second_run_computes_nothing(home: Home
     second = run_job(home, "small", "purify")
     assert {a.cache for a in second.assets} == {"hit"}
     assert [c.check for c in second.checks] == [c.check for c in first.checks]
+
+
+def test_the_calibration_is_made_only_where_it_decides(home: Home):
+    store = Store(home.store)
+    run_job(home, "small", "purify")
+    unasked, cut = store.current("small", "calibration"), store.current("small", "selected_samples")
+    assert unasked is not None
+    assert cut is not None
+    assert not unasked.table_path.exists()
+    assert "calibration" not in cut.manifest["inputs"]
+
+    task = home.read_task("small")
+    selection = {"method": "calibrated", "max_false_keep_rate": 0.2}
+    calibrated = task.model_copy(update={"settings": {**task.settings, "selection": selection}})
+    home.write_task("calibrated", calibrated)
+    outcome = run_job(home, "calibrated", "purify")
+    assert outcome.success, outcome.error
+    made, cut = (store.current("calibrated", a) for a in ("calibration", "selected_samples"))
+    assert made is not None
+    assert cut is not None
+    assert cut.manifest["inputs"]["calibration"] == made.fingerprint
+    assert made.table().columns[:3] == ["sample_id", "log_weight", "rank"]
+    assert cut.document["threshold"] < cut.table()["log_weight"].min()
+
+
+def test_too_few_harmful_rows_for_the_rate_fail_with_the_number_that_would_do(home: Home):
+    task = home.read_task("small")
+    settings = {**task.settings, "selection": {"method": "calibrated"}}
+    home.write_task("strict", task.model_copy(update={"settings": settings}))
+    outcome = run_job(home, "strict", "purify")
+    assert not outcome.success
+    assert outcome.error is not None
+    assert "needs 19 held-out harmful rows, there are 8" in outcome.error
 
 
 def test_a_run_shows_rows_schema_and_figures(home: Home):

@@ -35,12 +35,21 @@ def test_later_layers_win_and_are_named_as_the_origin():
         ({"transport": 3}, "expected fields"),
         ({"selection": {"keep_count": 5}}, "either keep_fraction or keep_count"),
         ({"selection": {"keep_fraction": None}}, "either keep_fraction or keep_count"),
+        ({"embedding": {"view": "answer"}}, "'auto', 'whole' or 'apart'"),
+        ({"selection": {"method": "best"}}, "'top_k' or 'calibrated'"),
+        ({"selection": {"max_false_keep_rate": 1}}, "selection.max_false_keep_rate = 1"),
         ({"finetuning": {"num_steps": 5}}, "either num_epochs or num_steps"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_origin_and_a_hint(layer, message):
     with pytest.raises(InputError, match=message):
         resolve_settings([("task.yaml", layer)])
+
+
+def test_a_calibrated_cut_asks_for_no_number_of_rows():
+    chosen = {"method": "calibrated", "keep_fraction": None}
+    settings, _ = resolve_settings([("task.yaml", {"selection": chosen})])
+    assert settings.selection.method == "calibrated"
 
 
 def test_environment_variables_are_a_layer():

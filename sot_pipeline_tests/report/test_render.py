@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.report.data import FitSummary, InputSet, ReportCheck
+from sot_pipeline.report.data import CutSummary, FitSummary, InputSet, ReportCheck
 from sot_pipeline.report.render import render_report
 from sot_pipeline_tests.report.samples import (
     METHOD_SCORES,
@@ -218,6 +218,17 @@ def test_doubts_come_first():
     assert "Do not rely on this result yet" in text
     assert "The weights had not converged after 200 steps" in text
     assert "1 check failed: fit converged. 1 check gave a warning: cover." in text
+
+
+def test_a_cut_that_was_set_beforehand_is_called_so_and_a_found_one_is_not():
+    assert "is set beforehand (keep_fraction = 0.75)" in Page(render_report(report_data())).text
+    cut = CutSummary(0.098, 0.082, 0.115, 0.05, 0.012, 621, 825, 0.72)
+    text = Page(render_report(report_data(cut=cut))).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "An estimated 9.8 % of all rows (95 % interval 8.2 % to 11.5 %)" in text
+    assert "found with 621 of those: 1.2 % of them reach it, at most 5 % were allowed" in text
+    assert "of 825 unseen safe reference rows 72 % would stay" in text
+    assert "harm unlike it can pass" in text
+    assert "is set beforehand" not in text
 
 
 def test_uniform_weights_are_called_so():

@@ -1,14 +1,19 @@
 """The cut: which rows stay, which go, why, and the files to take away."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
+from sot_pipeline.defs.assets.transport import deciding_weights, unless_top_k
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
+from sot_pipeline.defs.settings import SelectionSettings
 from sot_pipeline.defs.store import Artifact, Stored
+from sot_pipeline.errors import InputError
 
 CUT_SPARES_WANTED_ROWS = CheckSpec(
     "cut_spares_wanted_rows",
-    "Top-K is too aggressive when it drops rows that learned at least a uniform share.",
+    "A cut is too aggressive when it drops rows that learned at least a uniform share.",
 )
 
 
@@ -17,20 +22,21 @@ CUT_SPARES_WANTED_ROWS = CheckSpec(
     kinds={"polars", "duckdb"},
     settings=("selection",),
     checks=(CUT_SPARES_WANTED_ROWS,),
+    uses=unless_top_k,
     only_shows=("sot_pipeline.report",),
 )
 def selected_samples(
-    stage: Stage, custom_texts: pl.DataFrame, sample_weights: pl.DataFrame
+    stage: Stage, custom_texts: pl.DataFrame, sample_weights: pl.DataFrame, calibration: Stored
 ) -> Artifact:
-    """The Top-K rows by log-weight, with the weight each has in fine-tuning (mean 1)."""
+    """The rows that stay, Top-K by log-weight or those below a stated false-keep rate, with the
+    weight each has in fine-tuning (mean 1)."""
     from sot_pipeline.report.figures import weight_histogram_png
-    from sot_pipeline.selection import top_k, training_weights
+    from sot_pipeline.selection import training_weights
 
     selection = stage.settings.selection
-    log_weights = sample_weights["log_weight"].to_numpy()
-    kept = top_k(
-        log_weights, keep_fraction=selection.keep_fraction, keep_count=selection.keep_count
-    )
+    deciding = deciding_weights(sample_weights, calibration)
+    log_weights = deciding["log_weight"].to_numpy()
+    kept, cut = _cut(selection, log_weights, calibration)
     weights = training_weights(
         log_weights,
         kept,
@@ -39,32 +45,84 @@ def selected_samples(
     )
     table = (
         custom_texts.select("sample_id", "source_id", "line", "messages")
-        .with_columns(sample_weights["rank"], sample_weights["log_weight"])
+        .with_columns(deciding["rank"], deciding["log_weight"])
         .filter(pl.Series(kept))
         .with_columns(pl.Series("sample_weight", weights, dtype=pl.Float64))
     )
     num_wanted = int(np.sum(~kept & (log_weights >= -np.log(len(log_weights)))))
     num_removed = int(np.sum(~kept))
+    remedy = "keep_fraction" if selection.method == "top_k" else "max_false_keep_rate"
     return Artifact(
         table=table,
-        metadata={"num_kept": table.height, "num_removed": num_removed},
+        document=cut,
+        metadata={"num_kept": table.height, "num_removed": num_removed} | cut,
         plots={"weight_histogram": weight_histogram_png(log_weights, kept, width_px=400)},
         checks=(
             check(
                 CUT_SPARES_WANTED_ROWS,
                 num_wanted == 0,
                 f"{num_wanted:,} of {num_removed:,} removed rows had learned a weight of at "
-                "least 1/n" + ("" if num_wanted == 0 else ": raise selection.keep_fraction"),
+                "least 1/n" + ("" if num_wanted == 0 else f": raise selection.{remedy}"),
                 num_wanted_rows_removed=num_wanted,
             ),
         ),
     )
 
 
-@cached_asset(group="purified", kinds={"polars", "duckdb"})
+def _cut(
+    selection: SelectionSettings, log_weights: np.ndarray, calibration: Stored | None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Which rows stay, and the numbers that say why."""
+    from sot_pipeline.selection import top_k
+
+    if calibration is None:
+        kept = top_k(
+            log_weights, keep_fraction=selection.keep_fraction, keep_count=selection.keep_count
+        )
+        lowest = float(log_weights[kept].min())
+        # half way to the next row: the row at the cut, scored again, may differ by rounding
+        highest_removed = float(log_weights[~kept].max()) if not kept.all() else lowest
+        middle = (lowest + highest_removed) / 2 if np.isfinite(highest_removed) else lowest
+        return kept, {"method": "top_k", "threshold": middle}
+    from sot_pipeline.transport.calibration import calibrated_cut
+
+    held_out = {
+        name: np.load(calibration.directory / f"held_out_{name}.npy", allow_pickle=False)
+        for name in ("harmful", "safe")
+    }
+    found = {
+        name: calibration.document[name]
+        for name in ("contamination", "contamination_low", "contamination_high")
+    }
+    cut = calibrated_cut(
+        log_weights,
+        held_out["harmful"],
+        max_false_keep_rate=selection.max_false_keep_rate,
+        contamination=found["contamination"],
+    )
+    if not cut.kept.any():
+        raise InputError(
+            f"no row can stay: an estimated {found['contamination']:.0%} of the rows score like "
+            "the harmful reference. Look at the references, raise selection.max_false_keep_rate, "
+            "or take the best rows whatever they are with selection.method top_k"
+        )
+    return cut.kept, {
+        "method": "calibrated",
+        "max_false_keep_rate": selection.max_false_keep_rate,
+        "false_keep_rate": cut.rate,
+        "threshold": cut.threshold,
+        **found,
+        "num_held_out_harmful": len(held_out["harmful"]),
+        "num_held_out_safe": len(held_out["safe"]),
+        "held_out_safe_kept": float(np.mean(held_out["safe"] > cut.threshold)),
+    }
+
+
+@cached_asset(group="purified", kinds={"polars", "duckdb"}, uses=unless_top_k)
 def explanations(
     stage: Stage,
     sample_weights: pl.DataFrame,
+    calibration: Stored,
     selected_samples: pl.DataFrame,
     safe_texts: pl.DataFrame,
     harmful_texts: pl.DataFrame,
@@ -73,7 +131,7 @@ def explanations(
     from sot_pipeline.explanations import explain_rows
 
     table = explain_rows(
-        sample_weights,
+        deciding_weights(sample_weights, calibration),
         kept_ids=selected_samples["sample_id"],
         safe_ids=safe_texts["sample_id"],
         harmful_ids=harmful_texts["sample_id"],
@@ -85,7 +143,7 @@ def explanations(
 def removed_samples(
     stage: Stage, custom_texts: pl.DataFrame, explanations: pl.DataFrame
 ) -> Artifact:
-    """The rows that Top-K dropped, worst first, each with its reason."""
+    """The rows that the cut dropped, worst first, each with its reason."""
     table = (
         explanations.filter(~pl.col("kept"))
         .join(custom_texts.select("sample_id", "source_id", "line", "messages"), on="sample_id")
@@ -126,6 +184,7 @@ def purified_export(
             "sample_id", "source_id", "line", "kept", "rank", "log_weight",
             pl.col("sample_weight").fill_null(0.0), "pull", "push", "reason",
             "nearest_safe", "safe_similarity", "nearest_harmful", "harmful_similarity",
+            "harmful_p_value",
         )
     )  # fmt: skip
     ledger.write_parquet(stage.directory / "ledger.parquet")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sot_pipeline.defs.assets.transport import unless_top_k
 from sot_pipeline.defs.cached_asset import Stage, cached_asset
 from sot_pipeline.defs.store import Artifact, Stored
 
@@ -25,6 +26,7 @@ class Purification:
     safe_embeddings: np.ndarray
     harmful_embeddings: np.ndarray
     sample_weights: Stored
+    calibration: Stored | None
     selected_samples: Stored
     explanations: pl.DataFrame
 
@@ -33,6 +35,7 @@ class Purification:
     group="purified",
     kinds={"html"},
     settings=("texts", "embedding", "transport", "selection", "report"),
+    uses=unless_top_k,
 )
 def purification_report(
     stage: Stage,
@@ -44,6 +47,7 @@ def purification_report(
     safe_embeddings: np.ndarray,
     harmful_embeddings: np.ndarray,
     sample_weights: Stored,
+    calibration: Stored,
     selected_samples: Stored,
     explanations: pl.DataFrame,
 ) -> Artifact:
@@ -58,6 +62,7 @@ def purification_report(
         safe_embeddings,
         harmful_embeddings,
         sample_weights,
+        calibration,
         selected_samples,
         explanations,
     )
@@ -78,6 +83,7 @@ def purification_report(
         "comparison",
         "report",
     ),
+    uses=unless_top_k,
 )
 def safety_report(
     stage: Stage,
@@ -89,6 +95,7 @@ def safety_report(
     safe_embeddings: np.ndarray,
     harmful_embeddings: np.ndarray,
     sample_weights: Stored,
+    calibration: Stored,
     selected_samples: Stored,
     explanations: pl.DataFrame,
     adapter: Stored,
@@ -106,6 +113,7 @@ def safety_report(
         safe_embeddings,
         harmful_embeddings,
         sample_weights,
+        calibration,
         selected_samples,
         explanations,
     )
@@ -134,14 +142,16 @@ def _report(
     )
     points = embedding_map(made.custom_embeddings, made.safe_embeddings, made.harmful_embeddings)
     sets = {"custom": made.custom_texts, "safe": made.safe_texts, "harmful": made.harmful_texts}
-    checked = (made.rejected_rows, made.sample_weights, made.selected_samples, *also_checked)
+    weights = (made.sample_weights, *([] if made.calibration is None else [made.calibration]))
+    checked = (made.rejected_rows, *weights, made.selected_samples, *also_checked)
     data = ReportData(
         task=stage.task,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         inputs=tuple(_input_set(InputSet, role, stored) for role, stored in sets.items()),
         embedder=stage.settings.embedding.encoder,
         ledger=ledger,
-        fit=_fit_summary(made.sample_weights),
+        fit=_fit_summary(weights[-1]),  # of the weights that decide
+        cut=_cut_summary(made.selected_samples),
         settings=_flat_settings(stage, blocks),
         fingerprints={stored.asset: stored.fingerprint for stored in (*sets.values(), *checked)},
         environment=_environment(),
@@ -175,10 +185,19 @@ def _input_set(kind: Any, role: str, stored: Stored) -> Any:
     )
 
 
-def _fit_summary(sample_weights: Stored) -> Any:
+def _cut_summary(selected_samples: Stored) -> Any:
+    from sot_pipeline.report.data import CutSummary
+
+    document = selected_samples.document
+    if document["method"] == "top_k":
+        return None
+    return CutSummary(**{name: document[name] for name in CutSummary.__dataclass_fields__})
+
+
+def _fit_summary(weights: Stored) -> Any:
     from sot_pipeline.report.data import FitSummary
 
-    document = sample_weights.document
+    document = weights.document
     return FitSummary(
         objective_trace=np.array(document["objective_trace"]),
         converged=document["converged"],
