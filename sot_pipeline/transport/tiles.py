@@ -34,6 +34,7 @@ Storage = Literal["float32", "float64", "float16", "recomputed"]
 Precision = Literal["float32", "float64"]
 BYTES_PER_ENTRY: dict[Storage, int] = {"float32": 4, "float64": 8, "float16": 2, "recomputed": 0}
 _TILE_BYTES = 512 << 20  # per device: the kernel that one call of a compiled program sweeps
+_RUNTIME_BYTES = 256 << 20  # of jax itself and of the programs it compiles; 0.2 GB measured
 _PIECE_BYTES = 16 << 20  # per device: what is moved there at once; malloc keeps such memory
 
 
@@ -234,7 +235,7 @@ class Tiles:
 
 def working_bytes() -> int:
     """Most bytes that a sweep or a build takes beside kernels and vectors."""
-    return 8 * jax.device_count() * _PIECE_BYTES
+    return _RUNTIME_BYTES + 8 * jax.device_count() * _PIECE_BYTES
 
 
 def _padded(rows: np.ndarray, num_rows: int, fill: float) -> np.ndarray:

@@ -4,8 +4,10 @@
 
 n = 10^4, 10^5 and 10^6 rows of d = 384 against m = 1,000 + 1,000, one process each, with a memory
 limit of 8 GB beyond the embeddings. Time is the whole call, compilation included; memory is the
-largest resident set less that before the call. Draws `scale.svg` beside this file. About four
-minutes on two cores; 10^6 rows need 10 GB.
+largest resident set less that before the call. Draws `scale.svg` beside this file. 10^6 rows need
+10 GB. One size under another limit, in bytes:
+
+    python sot_pipeline_tests/benchmarks/bench_scale.py 100000 600000000
 """
 
 import json
@@ -38,7 +40,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4_096
 
 
-def measure(n: int) -> dict[str, object]:
+def measure(n: int, limit: int = LIMIT) -> dict[str, object]:
     from sot_pipeline.transport.push_pull import learn_weights_from_embeddings
 
     rng = np.random.default_rng(0)
@@ -56,7 +58,7 @@ def measure(n: int) -> dict[str, object]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()
-    fit = learn_weights_from_embeddings(custom, safe, harmful, memory_limit=LIMIT)
+    fit = learn_weights_from_embeddings(custom, safe, harmful, memory_limit=limit)
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()
@@ -101,4 +103,4 @@ def draw(results: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]))))
+    print(json.dumps(measure(*(int(argument) for argument in sys.argv[1:]))))
