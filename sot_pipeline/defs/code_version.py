@@ -21,6 +21,7 @@ IGNORED = (
     f"{PACKAGE}.defs.store",
     f"{PACKAGE}.defs.home",
     f"{PACKAGE}.defs.settings",
+    f"{PACKAGE}.defs.sources",
     f"{PACKAGE}.progress",
     f"{PACKAGE}.errors",
 )

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sot_pipeline.defs.assets.texts import file_identity
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
 from sot_pipeline.defs.home import TaskFile
 from sot_pipeline.defs.settings import Settings
+from sot_pipeline.defs.sources import file_identity
 from sot_pipeline.defs.store import Artifact, Stored, fingerprint_of
 from sot_pipeline.errors import InputError
 

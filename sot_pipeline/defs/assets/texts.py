@@ -1,7 +1,6 @@
 """Text sets as tables: the custom rows, the two references, and what could not be read."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +9,23 @@ import polars as pl
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
 from sot_pipeline.defs.home import TaskFile
 from sot_pipeline.defs.settings import Settings
-from sot_pipeline.defs.store import Artifact, Stored, file_sha256
-from sot_pipeline.errors import InputError
+from sot_pipeline.defs.sources import source_identity
+from sot_pipeline.defs.store import Artifact, Stored
 
 ALL_READABLE = CheckSpec(
     "all_rows_readable", "Every row of the three text sets could be read; the others are listed."
 )
 
 
-def file_identity(path: Path) -> str:
-    """sha256 of a text file, remembered while its size and time stay the same."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file (looked in {path.resolve().parent})")
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory, expected one file of rows")
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: Path, size: int, modified: int) -> str:
-    return file_sha256(path)
-
-
 def _source(name: str):
     def identify(files: TaskFile, settings: Settings) -> Mapping[str, Any]:
-        return {"sha256": file_identity(getattr(files, name))}
+        return source_identity(files, name)
 
     return identify
 
 
 def _sources(files: TaskFile, settings: Settings) -> Mapping[str, Any]:
-    return {name: file_identity(getattr(files, name)) for name in ("custom", "safe", "harmful")}
+    return {name: source_identity(files, name) for name in ("custom", "safe", "harmful")}
 
 
 def _read(stage: Stage, path: Path) -> Artifact:
