@@ -18,6 +18,9 @@ PACKAGE = "sot_pipeline"
 # These say what happens and where things lie; they do not decide what is computed
 IGNORED = (
     f"{PACKAGE}.defs.cached_asset",
+    f"{PACKAGE}.defs.materialise",
+    f"{PACKAGE}.defs.retention",
+    f"{PACKAGE}.defs.catalogue",
     f"{PACKAGE}.defs.store",
     f"{PACKAGE}.defs.home",
     f"{PACKAGE}.defs.settings",

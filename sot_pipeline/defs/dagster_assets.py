@@ -6,8 +6,9 @@ from typing import Any
 
 import dagster as dg
 
-from sot_pipeline.defs.cached_asset import CachedAsset, Materialised, materialise
+from sot_pipeline.defs.cached_asset import CachedAsset
 from sot_pipeline.defs.home import Home
+from sot_pipeline.defs.materialise import Materialised, materialise
 from sot_pipeline.defs.store import Check
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import listener

@@ -3,7 +3,9 @@
     store/
       <asset>/<fingerprint>/    one artefact: its files and manifest.json
       current/<task>/<asset>    name of the fingerprint that was materialised last
+      history/<task>.jsonl      every fingerprint that was ever current, oldest first
       building/                 artefacts being written; swept at start
+      in_use/                   what living processes read and write (`retention.py`)
       scratch/                  checkpoints of unfinished work, kept across attempts
       rows/                     row cache of the embeddings
       pipeline.duckdb           views over the current tables; disposable
@@ -23,6 +25,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,7 @@ class Artifact:
         metadata: Numbers and short strings for people.
         plots: PNG figures, at most 400 pixels wide (the width that Dagster shows).
         checks: Outcomes of the asset's checks.
+        parts: Fingerprints of artefacts that the function keeps by itself, by asset name.
     """
 
     table: pl.DataFrame | None = None
@@ -63,6 +67,7 @@ class Artifact:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     plots: Mapping[str, bytes] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
+    parts: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,20 @@ class Store:
         directory = self.root / asset / fingerprint
         return Stored(asset, directory) if (directory / "manifest.json").exists() else None
 
+    def find_version(self, asset: str, data_version: str) -> Stored | None:
+        """An artefact with this data version: of a table any that has the same content."""
+        found = self.find(asset, data_version)
+        return found or next(
+            (s for s in self.artefacts(asset) if s.data_version == data_version), None
+        )
+
+    def artefacts(self, asset: str) -> Iterator[Stored]:
+        """Every whole artefact of an asset."""
+        for directory in sorted((self.root / asset).glob("*")):
+            stored = self.find(asset, directory.name)
+            if stored is not None:
+                yield stored
+
     def write(
         self,
         asset: str,
@@ -160,6 +179,7 @@ class Store:
                 "asset": asset,
                 "fingerprint": fingerprint,
                 "data_version": version,
+                "content_versioned": content_versioned,
                 **entries,
             }
             manifest["files"] = {
@@ -167,7 +187,7 @@ class Store:
                 for path in sorted(building.rglob("*"))
                 if path.is_file()
             }
-            _write_durably(building / "manifest.json", _json_bytes(manifest))
+            write_durably(building / "manifest.json", _json_bytes(manifest))
             _flush(building)
             final = self.root / asset / fingerprint
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -185,8 +205,39 @@ class Store:
         pointer = self.root / "current" / task / stored.asset
         if pointer.exists() and pointer.read_text() == stored.fingerprint:
             return False
-        _write_durably(pointer, stored.fingerprint.encode())
+        self._remember(task, stored)
+        write_durably(pointer, stored.fingerprint.encode())
         return True
+
+    def _remember(self, task: str, stored: Stored) -> None:
+        path = self._history_path(task)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entry = {
+            "asset": stored.asset,
+            "fingerprint": stored.fingerprint,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+        # one short write in append mode: lines of several processes do not mix
+        with path.open("ab", buffering=0) as file:
+            file.write(b"\n" + json.dumps(entry).encode())
+            os.fsync(file.fileno())
+
+    def history(self, task: str, asset: str) -> list[Stored]:
+        """The versions of a task's asset that are still in the store, oldest first."""
+        path = self._history_path(task)
+        versions: list[Stored] = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # an empty line, or one that a crash cut short
+                continue
+            stored = self.find(asset, entry["fingerprint"]) if entry["asset"] == asset else None
+            if stored is not None and (not versions or versions[-1] != stored):
+                versions.append(stored)
+        return versions
+
+    def _history_path(self, task: str) -> Path:
+        return self.root / "history" / f"{task}.jsonl"
 
     def current(self, task: str, asset: str) -> Stored | None:
         pointer = self.root / "current" / task / asset
@@ -210,39 +261,11 @@ class Store:
         removed = 0
         for directory in (self.root / "building").glob("*-*"):
             lock = directory.with_suffix(".lock")
-            if directory.suffix != ".lock" and not _is_held(lock):
+            if directory.suffix != ".lock" and not is_held(lock):
                 shutil.rmtree(directory, ignore_errors=True)
                 lock.unlink(missing_ok=True)
                 removed += 1
         return removed
-
-    def rebuild_catalogue(self) -> Path:
-        """Write `pipeline.duckdb`: one view per table asset over its current versions.
-
-        Partitioned tables are stacked with a first column `task`. The file is replaced in one
-        rename, so a reader keeps its snapshot and never blocks a run.
-        """
-        import duckdb
-
-        tables: dict[str, list[tuple[str, Path]]] = {}
-        for task in self.tasks():
-            for name, stored in self.current_of(task).items():
-                if stored.table_path.exists():
-                    tables.setdefault(name, []).append((task, stored.table_path))
-        path = self.root / "pipeline.duckdb"
-        temporary = self.root / f"pipeline.{uuid.uuid4().hex}.tmp"
-        self.root.mkdir(parents=True, exist_ok=True)
-        with duckdb.connect(str(temporary)) as connection:
-            for name, versions in sorted(tables.items()):
-                parts = [
-                    f"select {_quoted(task)} as task, * exclude (row_order) "
-                    f"from read_duckdb({_quoted(str(file))}, table_name = 't')"
-                    for task, file in versions
-                ]
-                view = " union all by name ".join(parts)
-                connection.execute(f"create view {name} as {view}")
-        temporary.replace(path)
-        return path
 
 
 def fingerprint_of(parts: Mapping[str, Any]) -> str:
@@ -261,6 +284,7 @@ def _write_files(directory: Path, artifact: Artifact) -> dict[str, Any]:
         "document": dict(artifact.document),
         "metadata": dict(artifact.metadata),
         "checks": [vars(check) | {"values": dict(check.values)} for check in artifact.checks],
+        "parts": dict(artifact.parts),
     }
     if artifact.table is not None:
         _write_table(directory / "table.duckdb", artifact.table)
@@ -303,7 +327,7 @@ def _json_bytes(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True, default=str).encode()
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     with temporary.open("wb") as file:
@@ -324,8 +348,17 @@ def _flush(directory: Path) -> None:
 
 
 @contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock file that stays; the system releases it when the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def _held(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system releases when the process dies."""
+    """Hold a lock that is nobody else's, and goes with its holder."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -334,7 +367,7 @@ def _held(lock: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _is_held(lock: Path) -> bool:
+def is_held(lock: Path) -> bool:
     try:
         with lock.open("r") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -343,7 +376,3 @@ def _is_held(lock: Path) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

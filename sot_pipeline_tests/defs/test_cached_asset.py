@@ -12,9 +12,9 @@ from sot_pipeline.defs.cached_asset import (
     Stage,
     cached_asset,
     check,
-    materialise,
 )
 from sot_pipeline.defs.home import Home, TaskFile
+from sot_pipeline.defs.materialise import materialise
 from sot_pipeline.defs.store import Artifact, Store, Stored
 from sot_pipeline.errors import InputError
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sot_pipeline.defs.catalogue import rebuild_catalogue
 from sot_pipeline.defs.store import Artifact, Check, Store, fingerprint_of
 
 TABLE = pl.DataFrame(
@@ -170,7 +171,7 @@ def test_the_current_version_of_a_task_can_move_and_move_back(store: Store):
 def test_the_catalogue_stacks_the_tasks_of_an_asset(store: Store):
     store.set_current("one", write(store, Artifact(table=TABLE), fingerprint="f1"))
     store.set_current("it's", write(store, Artifact(table=TABLE.head(1)), fingerprint="f2"))
-    path = store.rebuild_catalogue()
+    path = rebuild_catalogue(store)
     with duckdb.connect(str(path), read_only=True) as connection:
         counts = connection.sql("select task, count(*) from texts group by task order by task")
         assert counts.fetchall() == [("it's", 1), ("one", 3)]
@@ -178,10 +179,10 @@ def test_the_catalogue_stacks_the_tasks_of_an_asset(store: Store):
 
 def test_a_reader_of_the_catalogue_does_not_block_its_replacement(store: Store):
     store.set_current("one", write(store, Artifact(table=TABLE), fingerprint="f1"))
-    path = store.rebuild_catalogue()
+    path = rebuild_catalogue(store)
     with duckdb.connect(str(path), read_only=True) as reader:
         store.set_current("one", write(store, Artifact(table=TABLE.head(2)), fingerprint="f2"))
-        store.rebuild_catalogue()
+        rebuild_catalogue(store)
         assert reader.sql("select count(*) from texts").fetchall() == [(3,)]
     with duckdb.connect(str(path), read_only=True) as fresh:
         assert fresh.sql("select count(*) from texts").fetchall() == [(2,)]
