@@ -2,7 +2,15 @@
 
 import dagster as dg
 
-from sot_pipeline.defs.assets import adapter, embeddings, purified, report, texts, transport
+from sot_pipeline.defs.assets import (
+    adapter,
+    changes,
+    embeddings,
+    purified,
+    report,
+    texts,
+    transport,
+)
 from sot_pipeline.defs.automation import task_files
 from sot_pipeline.defs.dagster_assets import (
     HomeResource,
@@ -22,6 +30,7 @@ CUSTOM = (
     embeddings.custom_embeddings,
 )
 TRANSPORT = (
+    transport.cost_center,  # where angles are taken from
     transport.pull_cost,  # cosine costs to the safe reference
     transport.push_cost,  # ... and to the harmful one
     transport.sample_weights,  # Eq. 5
@@ -32,10 +41,12 @@ PURIFIED = (
     purified.explanations,
     purified.removed_samples,
     purified.purified_export,
+    changes.purification_changes,  # since the purification before
     report.purification_report,
 )
 ADAPTER = (
     adapter.aligned_base_model,
+    changes.training_samples,  # the selection, unless it hardly moved since the last training
     adapter.adapter,  # weighted LoRA
     adapter.evaluation,  # HmS, HpS, accuracy, over-refusal
     adapter.comparison,  # the same training on other selections
@@ -46,7 +57,7 @@ ASSETS = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER)
 PURIFY = {asset.name for asset in (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED)}
 JOBS = {
     "purify": PURIFY | {"aligned_base_model"},  # which may be the encoder
-    "finetune": PURIFY | {"aligned_base_model", "adapter"},
+    "finetune": PURIFY | {"aligned_base_model", "training_samples", "adapter"},
     "purify_and_finetune": {asset.name for asset in ASSETS},
 }
 DESCRIPTIONS = {

@@ -154,6 +154,24 @@ class FinetuningSettings(Block):
         return self
 
 
+class RepurificationSettings(Block):
+    """What a small change leaves as it was, when a task is purified again."""
+
+    centre_tolerance: float = Field(
+        default=0.001,
+        ge=0,
+        description="an earlier centre stays while the mean has moved by no more than this share "
+        "of the safe rows' distance from it; costs that did not change are then kept",
+    )
+    retrain_tolerance: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="an earlier adapter stays while the training weights have moved by no more "
+        "than this (total variation: 0 the same, 1 other rows altogether)",
+    )
+
+
 class EvaluationSettings(Block):
     judge: Literal["keyword", "demo", "openai"] = Field(
         default="keyword",
@@ -199,6 +217,7 @@ class Settings(Block):
     embedding: EmbeddingSettings = EmbeddingSettings()
     transport: TransportSettings = TransportSettings()
     selection: SelectionSettings = SelectionSettings()
+    repurification: RepurificationSettings = RepurificationSettings()
     finetuning: FinetuningSettings = FinetuningSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     comparison: ComparisonSettings = ComparisonSettings()

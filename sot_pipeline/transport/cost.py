@@ -1,5 +1,6 @@
 """The ground cost: one minus the cosine between two embeddings."""
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from sot_pipeline.errors import InputError
 # Below this length what is left of a unit row after centring is rounding, not a direction.
 NO_DIRECTION = 1e-5
 _CHUNK = 65_536  # rows
+_ENTRIES = 2**24  # of a cost matrix that are copied at once
 _ROUNDING = 1e-6  # a spread of costs below this is none
 
 
@@ -38,6 +40,14 @@ def pooled_mean(*sets: np.ndarray) -> np.ndarray:
     return np.mean([unit.mean(axis=0, dtype=np.float64) for unit in units], axis=0).astype(
         np.float32
     )
+
+
+def center_drift(vectors: np.ndarray, center: np.ndarray) -> float:
+    """How far the mean of a set lies from a point, in units of the rows' root mean square
+    distance from that point; 0 for a set on the point."""
+    apart = _unit_rows(vectors, "vectors").astype(np.float64) - center
+    spread = float(np.sqrt(np.mean(np.sum(apart**2, axis=1))))
+    return float(np.linalg.norm(apart.mean(axis=0))) / spread if spread > 0 else 0.0
 
 
 def cosine_cost(x: np.ndarray, y: np.ndarray, *, center: np.ndarray | None = None) -> np.ndarray:
@@ -71,6 +81,80 @@ def cosine_cost(x: np.ndarray, y: np.ndarray, *, center: np.ndarray | None = Non
             "take it from pooled_mean of the same embeddings"
         )
     return cosine_of_directions(directions_from(x, center), directions_from(y, center))
+
+
+class KnownCosts(NamedTuple):
+    """Costs `[n, m]` between the rows of `x [n, d]` and `y [m, d]`, seen from `center`."""
+
+    x: np.ndarray
+    y: np.ndarray
+    cost: np.ndarray
+    center: np.ndarray | None
+
+
+def updated_cost(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    center: np.ndarray | None = None,
+    known: KnownCosts | None = None,
+) -> tuple[np.ndarray, int]:
+    """`cosine_cost`, computing only entries of which a vector is new.
+
+    Args:
+        x, y, center: As for `cosine_cost`.
+        known: Earlier costs. An entry is taken over where the same two vectors, bit by bit, were
+            seen from the same centre; where they stood does not matter.
+
+    Returns:
+        `[n, m]` float32, and the number of entries that were computed.
+    """
+    if known is None or not _same_center(center, known.center):
+        return cosine_cost(x, y, center=center), len(x) * len(y)
+    rows, columns = _places(x, known.x), _places(y, known.y)
+    old_columns = np.flatnonzero(columns >= 0)
+    new_rows, new_columns = np.flatnonzero(rows < 0), np.flatnonzero(columns < 0)
+    cost = np.empty((len(x), len(y)), dtype=np.float32)
+    apart = (np.diff(old_columns) != 1) | (np.diff(columns[old_columns]) != 1)
+    for here in np.split(old_columns, np.flatnonzero(apart) + 1):
+        if len(here):  # columns that are neighbours, and were
+            there = slice(columns[here[0]], columns[here[-1]] + 1)
+            _copy_rows(known.cost[:, there], rows, cost[:, here[0] : here[-1] + 1])
+    if len(new_columns):
+        cost[:, new_columns] = cosine_cost(x, y[new_columns], center=center)
+    if len(new_rows) and len(old_columns):
+        cost[np.ix_(new_rows, old_columns)] = cosine_cost(
+            x[new_rows], y[old_columns], center=center
+        )
+    return cost, len(x) * len(new_columns) + len(new_rows) * len(old_columns)
+
+
+def _copy_rows(known: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+    """Copy each row from its place; rows at place -1 are left alone."""
+    if len(rows) == len(known) and np.array_equal(rows, np.arange(len(rows))):
+        out[...] = known
+        return
+    old = np.flatnonzero(rows >= 0)
+    for chunk in np.array_split(old, max(1, len(old) * out.shape[1] // _ENTRIES)):
+        out[chunk] = known[rows[chunk]]
+
+
+def _same_center(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
+
+
+def _places(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Where each row stands among the known ones, -1 where it does not."""
+    if np.array_equal(vectors, known):
+        return np.arange(len(vectors))
+    place = {_digest(row): index for index, row in enumerate(known)}
+    return np.array([place.get(_digest(row), -1) for row in vectors], dtype=np.int64)
+
+
+def _digest(row: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest()
 
 
 class Spreads(NamedTuple):

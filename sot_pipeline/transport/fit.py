@@ -65,6 +65,38 @@ class RowScores(NamedTuple):
 NewRows = tuple[np.ndarray, np.ndarray] | np.ndarray
 
 
+def carried_over(fit: PushPullFit, rows: np.ndarray) -> PushPullFit:
+    """The fit as a starting point (`learn_weights(init=...)`) for a changed custom set.
+
+    Args:
+        rows: `[n]`, for each row of the new set its place in the fit, -1 where it is new; a new
+            row starts as the average of those known. At least one must be known.
+
+    Returns:
+        The fit with log-weights and potentials for these rows; all else is as it was, so that it
+        starts a solve and scores nothing.
+    """
+    if not (rows >= 0).any():
+        raise InputError("none of the rows was in the earlier fit: start without it")
+    if np.array_equal(rows, np.arange(len(fit.log_weights))):
+        return fit
+
+    def moved(values: np.ndarray) -> np.ndarray:
+        known = values[rows[rows >= 0]]
+        return np.where(rows >= 0, values[np.maximum(rows, 0)], known.mean())
+
+    carried = fit.epsilon * fit.solved_at  # ott-jax's convention: f holds it
+    log_weights = moved(fit.solved_at)
+    log_weights -= np.logaddexp.reduce(log_weights)
+    return fit._replace(
+        log_weights=log_weights,
+        weights=np.exp(log_weights),
+        solved_at=log_weights,
+        f_pull=moved(fit.f_pull - carried) + fit.epsilon * log_weights,
+        f_push=moved(fit.f_push - carried) + fit.epsilon * log_weights,
+    )
+
+
 def extend(fit: PushPullFit, new_rows: NewRows) -> np.ndarray:
     """Log-weights of rows that were not in the fit, on the fit's scale, without a new solve.
 

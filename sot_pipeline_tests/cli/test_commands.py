@@ -137,7 +137,7 @@ def test_changing_keep_redoes_the_cut_and_what_follows_it(project, purified):
     computed = {asset["asset"] for asset in document["assets"] if asset["cache"] == "miss"}
     assert computed == {
         "selected_samples", "removed_samples", "explanations", "purified_export",
-        "purification_report",
+        "purification_report", "purification_changes",
     }  # fmt: skip
     # and back again: the earlier cut is still in the store
     back = json.loads(sot(*purify_arguments(files), "--json", cwd=folder).stdout)

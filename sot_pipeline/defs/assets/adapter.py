@@ -115,17 +115,14 @@ def _train(
     settings=("finetuning",),
     checks=(LOSS_WENT_DOWN,),
 )
-def adapter(stage: Stage, selected_samples: pl.DataFrame, aligned_base_model: Stored) -> Artifact:
+def adapter(stage: Stage, training_samples: pl.DataFrame, aligned_base_model: Stored) -> Artifact:
     """The LoRA adapter, fine-tuned on the purified rows with their learned weights."""
     settings = stage.settings.finetuning
-    weights = selected_samples["sample_weight"].to_numpy()
-    if not settings.weighted:
-        weights = np.ones_like(weights)
     info = _train(
         stage,
         aligned_base_model,
-        selected_samples,
-        weights,
+        training_samples,
+        training_samples["sample_weight"].to_numpy(),
         settings.seed,
         stage.directory / "adapter",
     )
@@ -287,14 +284,14 @@ def _labelled(
 def comparison(
     stage: Stage,
     custom_texts: pl.DataFrame,
-    selected_samples: pl.DataFrame,
+    training_samples: pl.DataFrame,
     aligned_base_model: Stored,
     evaluation: pl.DataFrame,
 ) -> Artifact:
     """The same fine-tuning on other selections of the same rows, as `comparison.methods` asks:
     all of them (`sft`), as many dropped at random (`random`), the clean rows where they are
     known (`sft_clean`); each once per seed, and `sot` for the further seeds."""
-    selections = _selections(stage, custom_texts, selected_samples)
+    selections = _selections(stage, custom_texts, training_samples)
     own_seed = stage.settings.finetuning.seed
     trainings = [
         (method, seed, *select(seed))
@@ -311,7 +308,7 @@ def comparison(
 
 
 def _selections(
-    stage: Stage, custom: pl.DataFrame, selected: pl.DataFrame
+    stage: Stage, custom: pl.DataFrame, purified: pl.DataFrame
 ) -> dict[str, Callable[[int], tuple[pl.DataFrame, np.ndarray]]]:
     """By method: rows and weights for a seed."""
 
@@ -330,13 +327,11 @@ def _selections(
 
     def random(seed: int) -> tuple[pl.DataFrame, np.ndarray]:
         rng = np.random.default_rng(seed)
-        kept = np.sort(rng.choice(custom.height, selected.height, replace=False))
-        return custom[kept], np.ones(selected.height)
+        kept = np.sort(rng.choice(custom.height, purified.height, replace=False))
+        return custom[kept], np.ones(purified.height)
 
     def sot(seed: int) -> tuple[pl.DataFrame, np.ndarray]:
-        weighted = stage.settings.finetuning.weighted
-        weights = selected["sample_weight"].to_numpy()
-        return selected, weights if weighted else np.ones(selected.height)
+        return purified, purified["sample_weight"].to_numpy()
 
     known = {"sft_clean": sft_clean, "sft": sft, "random": random}
     return {name: known[name] for name in stage.settings.comparison.methods} | {"sot": sot}

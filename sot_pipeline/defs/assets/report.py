@@ -78,6 +78,7 @@ def purification_report(
         "embedding",
         "transport",
         "selection",
+        "repurification",
         "finetuning",
         "evaluation",
         "comparison",
@@ -98,6 +99,7 @@ def safety_report(
     calibration: Stored,
     selected_samples: Stored,
     explanations: pl.DataFrame,
+    training_samples: Stored,
     adapter: Stored,
     evaluation: Stored,
     comparison: Stored,
@@ -118,7 +120,7 @@ def safety_report(
         explanations,
     )
     blocks = tuple(type(stage.settings).model_fields)
-    return _report(stage, made, blocks, comparison, (adapter, evaluation))
+    return _report(stage, made, blocks, comparison, (training_samples, adapter, evaluation))
 
 
 def _report(

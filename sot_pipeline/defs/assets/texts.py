@@ -88,6 +88,7 @@ def harmful_texts(stage: Stage) -> Artifact:
     group="custom",
     kinds={"polars", "duckdb"},
     settings=("texts",),
+    content_versioned=True,
     source=_sources,
     checks=(ALL_READABLE,),
 )

@@ -25,8 +25,8 @@ SAFE_ANCHOR_MATCHES = CheckSpec(
     "safe_anchor_matches",
     "The safe reference is about the custom rows' task; a general one can do worse than none.",
 )
-REFERENCES_COVER_ROWS = CheckSpec(
-    "references_cover_rows",
+REFERENCE_COVERAGE = CheckSpec(
+    "reference_coverage",
     "Few custom rows lie farther from both references than the references' own rows do.",
 )
 CALIBRATION_CONVERGED = CheckSpec(
@@ -34,19 +34,80 @@ CALIBRATION_CONVERGED = CheckSpec(
     "The solve that scores the held-out rows reached its tolerance.",
     blocking=True,
 )
+LEAST_KNOWN_ROWS = 0.5  # share of the custom rows; with fewer a solve starts afresh
 
 
-def _cost(stage: Stage, x: np.ndarray, y: np.ndarray, safe: np.ndarray) -> Artifact:
-    from sot_pipeline.transport.cost import cosine_cost, pooled_mean
+@cached_asset(
+    group="transport",
+    kinds={"polars", "duckdb"},
+    settings=("transport.centre", "repurification.centre_tolerance"),
+    content_versioned=True,
+    follows="safe_embeddings",
+)
+def cost_center(stage: Stage, safe_embeddings: np.ndarray) -> Artifact:
+    """The point that angles are taken from: the mean of the safe reference, or an earlier mean
+    that is near enough. A small edit of the safe reference then changes only its own costs."""
+    from sot_pipeline.transport.cost import center_drift, pooled_mean
 
     # not of the custom rows, whose mix is what is in question; without the harmful reference it
     # finds more (sot_pipeline_tests/benchmarks/README.md)
-    center = pooled_mean(safe) if stage.settings.transport.centre else None
+    if not stage.settings.transport.centre:
+        return Artifact(table=_center_table(np.empty(0, np.float32)), metadata={"centre": "none"})
+    center = pooled_mean(safe_embeddings)
+    earlier = None if stage.previous is None else center_of(stage.previous.table())
+    drift = None
+    if earlier is not None and earlier.shape == center.shape:
+        drift = center_drift(safe_embeddings, earlier)
+        if drift <= stage.settings.repurification.centre_tolerance:
+            return Artifact(
+                table=_center_table(earlier), metadata={"centre": "kept", "drift": drift}
+            )
+    return Artifact(
+        table=_center_table(center),
+        metadata={"centre": "mean of the safe reference"}
+        | ({} if drift is None else {"drift": drift}),
+    )
+
+
+def _center_table(center: np.ndarray) -> pl.DataFrame:
+    return pl.DataFrame({"coordinate": center})
+
+
+def center_of(cost_center: pl.DataFrame) -> np.ndarray | None:
+    """The centre `[d]` that the asset `cost_center` holds; None for the origin."""
+    return cost_center["coordinate"].to_numpy() if cost_center.height else None
+
+
+def _cost(
+    stage: Stage, x: np.ndarray, y: np.ndarray, cost_center: pl.DataFrame, reference: str
+) -> Artifact:
+    from sot_pipeline.transport.cost import updated_cost
+
+    center = center_of(cost_center)
     if center is not None:
         np.save(stage.directory / "center.npy", center, allow_pickle=False)
-    cost = cosine_cost(x, y, center=center)
+    cost, num_computed = updated_cost(x, y, center=center, known=_known_costs(stage, reference))
     numbers = {"mean": float(cost.mean()), "std": float(cost.std()), "max": float(cost.max())}
-    return Artifact(array=cost, document={"centred": center is not None}, metadata=numbers)
+    counts = {"num_computed": num_computed, "num_kept": cost.size - num_computed}
+    return Artifact(
+        array=cost, document={"centred": center is not None} | counts, metadata=numbers | counts
+    )
+
+
+def _known_costs(stage: Stage, reference: str):
+    """The task's earlier costs to a reference, if all that they were made from is still there."""
+    from sot_pipeline.transport.cost import KnownCosts
+
+    earlier = stage.previous
+    if earlier is None:
+        return None
+    x, y = (
+        stage.store.find_version(name, earlier.manifest["inputs"][name])
+        for name in ("custom_embeddings", reference)
+    )
+    if x is None or y is None:
+        return None
+    return KnownCosts(x.array(), y.array(), earlier.array(), saved_center(earlier))
 
 
 def saved_center(cost: Stored) -> np.ndarray | None:
@@ -55,28 +116,35 @@ def saved_center(cost: Stored) -> np.ndarray | None:
     return np.load(path, allow_pickle=False) if path.exists() else None
 
 
-@cached_asset(group="transport", kinds={"jax"}, settings=("transport.centre",))
-def pull_cost(stage: Stage, custom_embeddings: np.ndarray, safe_embeddings: np.ndarray) -> Artifact:
-    """Cosine cost of every custom row to every safe row, float32 [custom, safe], in [0, 2]."""
-    return _cost(stage, custom_embeddings, safe_embeddings, safe_embeddings)
-
-
-@cached_asset(group="transport", kinds={"jax"}, settings=("transport.centre",))
-def push_cost(
+@cached_asset(group="transport", kinds={"jax"})
+def pull_cost(
     stage: Stage,
     custom_embeddings: np.ndarray,
     safe_embeddings: np.ndarray,
-    harmful_embeddings: np.ndarray,
+    cost_center: pl.DataFrame,
 ) -> Artifact:
-    """Cosine cost of every custom row to every harmful row, float32 [custom, harmful]."""
-    return _cost(stage, custom_embeddings, harmful_embeddings, safe_embeddings)
+    """Cosine cost of every custom row to every safe row, float32 [custom, safe], in [0, 2]; what
+    an earlier version knows is not computed again."""
+    return _cost(stage, custom_embeddings, safe_embeddings, cost_center, "safe_embeddings")
+
+
+@cached_asset(group="transport", kinds={"jax"})
+def push_cost(
+    stage: Stage,
+    custom_embeddings: np.ndarray,
+    harmful_embeddings: np.ndarray,
+    cost_center: pl.DataFrame,
+) -> Artifact:
+    """Cosine cost of every custom row to every harmful row, float32 [custom, harmful]; what an
+    earlier version knows is not computed again."""
+    return _cost(stage, custom_embeddings, harmful_embeddings, cost_center, "harmful_embeddings")
 
 
 @cached_asset(
     group="transport",
     kinds={"jax", "duckdb"},
     settings=("transport",),
-    checks=(CONVERGED, TELLS_ROWS_APART, SAFE_ANCHOR_MATCHES, REFERENCES_COVER_ROWS),
+    checks=(CONVERGED, TELLS_ROWS_APART, SAFE_ANCHOR_MATCHES, REFERENCE_COVERAGE),
     only_shows=("sot_pipeline.report",),
 )
 def sample_weights(
@@ -93,7 +161,7 @@ def sample_weights(
     from sot_pipeline.selection import nearest_reference, ranks
 
     pull, push = pull_cost.array(), push_cost.array()
-    fit = _learner(stage)(pull, push)
+    fit, started = _solved(stage, pull, push, custom_texts["sample_id"])
     save_fit(fit, stage.directory / "fit")
     nearest_safe, safe_cost = nearest_reference(pull)
     nearest_harmful, harmful_cost = nearest_reference(push)
@@ -108,7 +176,7 @@ def sample_weights(
         pl.Series("nearest_harmful_row", nearest_harmful),
         pl.Series("harmful_cost", harmful_cost),
     )
-    document = _fit_document(fit)
+    document = _fit_document(fit) | {"started": started}
     return Artifact(
         table=table,
         document=document | {"objective_trace": [float(v) for v in fit.objective_trace]},
@@ -122,14 +190,45 @@ def sample_weights(
     )
 
 
-def _learner(stage: Stage) -> Callable[[np.ndarray, np.ndarray], Any]:
+def _solved(stage: Stage, pull: np.ndarray, push: np.ndarray, sample_ids: pl.Series):
+    """The fit, from the weights and potentials of the task's earlier one where there is one, and
+    how it started. What it converges to does not depend on that, up to the tolerance."""
+    learn = _learner(stage)
+    init = _earlier_fit(stage, sample_ids)
+    if init is not None:
+        fit = learn(pull, push, init=init)
+        if fit.converged:
+            return fit, "warm"
+    return learn(pull, push), "cold"
+
+
+def _earlier_fit(stage: Stage, sample_ids: pl.Series):
+    """The task's earlier fit, for these rows; None where it is of no use."""
+    from sot_pipeline.transport.fit import carried_over
+
+    earlier = stage.previous
+    if earlier is None or stage.settings.transport.optimizer != "mirror":
+        return None
+    places = pl.DataFrame({"sample_id": sample_ids}).join(
+        earlier.table().select("sample_id").with_row_index("place"),
+        on="sample_id",
+        how="left",
+        maintain_order="left",
+    )
+    rows = places["place"].cast(pl.Int64).fill_null(-1).to_numpy()
+    if np.mean(rows >= 0) < LEAST_KNOWN_ROWS:
+        return None
+    return carried_over(load_fit(earlier.directory / "fit"), rows)
+
+
+def _learner(stage: Stage) -> Callable[..., Any]:
     """`learn_weights` with the task's settings bound."""
     from sot_pipeline.transport.cost import spreads
     from sot_pipeline.transport.push_pull import learn_weights
 
     settings = stage.settings.transport
 
-    def learn(pull: np.ndarray, push: np.ndarray):
+    def learn(pull: np.ndarray, push: np.ndarray, init=None):
         return learn_weights(
             pull,
             push,
@@ -140,6 +239,7 @@ def _learner(stage: Stage) -> Callable[[np.ndarray, np.ndarray], Any]:
             target_ess=settings.target_ess if settings.tau is None else None,
             reference_relaxation=settings.reference_relaxation,
             optimizer=settings.optimizer,
+            init=init,
             tolerance=settings.tolerance,
             max_steps=settings.max_steps,
             progress=stage.progress("steps"),
@@ -324,7 +424,7 @@ def _checks(
             **({} if anchor.matched is None else {"mixing": anchor.mixing}),
         ),
         check(
-            REFERENCES_COVER_ROWS,
+            REFERENCE_COVERAGE,
             coverage.covered,
             f"{coverage.uncovered_share:.1%} of the custom rows lie farther from both references "
             f"than 99 % of the references' own rows do (at most {coverage.threshold:.0%} expected)"
