@@ -178,10 +178,26 @@ def score(
 
 @app.command()
 def status(task: TaskOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
-    """What each task has in the store."""
-    from sot_pipeline.cli.inspect import run_status
+    """Each task's assets: current, stale (and because of what), missing or running."""
+    from sot_pipeline.cli.status import run_status
 
     sys.exit(run_status(home, task, json))
+
+
+@app.command()
+def diff(
+    task: Annotated[str | None, typer.Argument(help="A purified task [the only one]")] = None,
+    before: Annotated[str, typer.Argument(help="A version: ~1 is one before the latest")] = "~1",
+    after: Annotated[str, typer.Argument(help="A version: ~0 is the latest")] = "~0",
+    list_versions: Annotated[bool, typer.Option("--list", help="List the versions")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write every change to .parquet or .csv")] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What changed between two purifications: rows, sides of the cut and why, weights, scores."""
+    from sot_pipeline.cli.diff import run_diff
+
+    sys.exit(run_diff(home, task, before, after, list_versions, out, json))
 
 
 @app.command()

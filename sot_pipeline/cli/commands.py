@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, print_json, say, shown_progress, table
+from sot_pipeline.cli.output import (
+    DONE,
+    FAILED,
+    FINDINGS,
+    print_json,
+    say,
+    shown_progress,
+    table,
+    write_table,
+)
 from sot_pipeline.cli.task_files import prepare_task, save_settings
 from sot_pipeline.defs.home import EvaluationFiles, Home, TaskFile
 from sot_pipeline.errors import InputError
@@ -200,7 +209,7 @@ def run_score(root: Path | None, file: Path, name: str, out: Path | None, as_jso
     home = Home(root)
     scores, rejected = score_rows(home, name, file)
     if out is not None:
-        _write_table(scores, out)
+        write_table(scores, out)
     removed = int((~scores["kept"]).sum())
     document = {
         "task": name,
@@ -362,12 +371,3 @@ def _write_out(home: Home, name: str, out: Path, report: str = "purification_rep
     manifest = out / "manifest.json"
     manifest.write_text(json.dumps(provenance_manifest(home, name, copies), indent=1))
     return [str(path) for path in [*copies, manifest]]
-
-
-def _write_table(scores: Any, out: Path) -> None:
-    if out.suffix == ".parquet":
-        scores.write_parquet(out)
-    elif out.suffix == ".csv":
-        scores.write_csv(out)
-    else:
-        raise InputError(f"--out {out}: expected a name ending in .parquet or .csv")

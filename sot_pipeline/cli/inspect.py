@@ -8,7 +8,6 @@ import shutil
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Any
 
 from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, print_json, table
 from sot_pipeline.defs.home import Home
@@ -20,64 +19,6 @@ LIBRARIES = (
     "transformers", "peft", "accelerate",
 )  # fmt: skip
 FREE_GIGABYTES = 5
-
-
-def run_status(root: Path | None, task: str | None, as_json: bool) -> int:
-    home = Home(root)
-    store = Store(home.store)
-    names = [task] if task is not None else sorted({*home.task_names(), *store.tasks()})
-    if task is not None:
-        home.read_task(task)
-    document = {
-        "home": str(home.root),
-        "tasks": {name: _task_status(store, name) for name in names},
-    }
-    if as_json:
-        print_json(document)
-        return DONE
-    if not names:
-        print(f"no tasks in {home.root}; begin with `sot demo` or `sot purify`")
-    for name in names:
-        assets = document["tasks"][name]
-        table(
-            name if assets else f"{name}: nothing materialised yet",
-            ["asset", "rows", "shape", "made", "seconds", "fingerprint"],
-            [
-                [
-                    asset,
-                    f"{info['rows']:,}" if info["rows"] is not None else "",
-                    info["shape"],
-                    info["created"],
-                    f"{info['seconds']:.1f}",
-                    info["fingerprint"][:12],
-                ]
-                for asset, info in assets.items()
-            ],
-        )
-        failed = [c for info in assets.values() for c in info["failed_checks"]]
-        for check in failed:
-            print(f"  failed check: {check}")
-        print()
-    return DONE
-
-
-def _task_status(store: Store, task: str) -> dict[str, Any]:
-    return {
-        name: {
-            "fingerprint": stored.fingerprint,
-            "created": stored.manifest["created"],
-            "seconds": stored.manifest["seconds"],
-            "rows": stored.manifest.get("rows"),
-            "shape": " x ".join(f"{size:,}" for size in stored.manifest.get("shape", [])),
-            "folder": str(stored.directory),
-            "failed_checks": [
-                f"{check.name}: {check.description}"
-                for check in stored.checks()
-                if not check.passed
-            ],
-        }
-        for name, stored in store.current_of(task).items()
-    }
 
 
 def run_config(root: Path | None, task: str | None, schema: bool, as_json: bool) -> int:

@@ -6,8 +6,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
+from sot_pipeline.errors import InputError
 from sot_pipeline.progress import Listener, describe, duration, listening
 
 DONE, FAILED, FINDINGS = 0, 1, 3  # 2 is wrong usage, which typer reports
@@ -29,7 +31,10 @@ def table(title: str, columns: list[str], rows: list[list[str]], *, note: str = 
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    terminal = sys.stdout.isatty()
+    console = Console(
+        file=sys.stdout, highlight=False, soft_wrap=not terminal, width=None if terminal else 200
+    )
     grid = Table(title=title or None, title_justify="left", caption=note or None,
                  caption_justify="left", box=None, header_style="bold", pad_edge=False)  # fmt: skip
     for index, column in enumerate(columns):
@@ -43,6 +48,16 @@ def table(title: str, columns: list[str], rows: list[list[str]], *, note: str = 
 
 def _numeric(text: str) -> bool:
     return not text or text[0].isdigit() or text[0] in "-–."
+
+
+def write_table(rows: Any, out: Path) -> None:
+    """Write a polars table to the file that `--out` names."""
+    if out.suffix == ".parquet":
+        rows.write_parquet(out)
+    elif out.suffix == ".csv":
+        rows.write_csv(out)
+    else:
+        raise InputError(f"--out {out}: expected a name ending in .parquet or .csv")
 
 
 @contextmanager

@@ -332,3 +332,29 @@ def test_a_wrong_setting_never_reaches_the_task_file(project, tmp_path):
     assert result.returncode == 1
     assert "selection.keep_fraction = 1.5" in result.stderr
     assert not (tmp_path / "data" / "tasks" / "small.yaml").exists()
+
+
+def test_diff_tells_what_an_edit_of_a_reference_did(tmp_path):
+    files = write_small_project(tmp_path / "texts")
+    assert sot(*purify_arguments(files), cwd=tmp_path).returncode in (0, 3)
+    first = sot("diff", cwd=tmp_path)
+    assert first.returncode == 1
+    assert "1 purification(s), ~1 is none of them" in first.stderr
+    lines = files["harmful"].read_text().splitlines(keepends=True)
+    files["harmful"].write_text("".join(lines[2:]))
+    status = sot_json("status", cwd=tmp_path)["tasks"]["small"]
+    assert status["harmful_texts"]["because"] == ["its source changed"]
+    assert sot("purify", "--task", "small", cwd=tmp_path).returncode in (0, 3)
+    found = sot_json("diff", "--out", "changes.csv", cwd=tmp_path)
+    assert found["num_harmful_rows_gone"] == 2
+    assert found["before"]["back"] == 1
+    assert pl.read_csv(tmp_path / "changes.csv").height == len(found["changes"])
+    listed = sot_json("diff", "small", "--list", cwd=tmp_path)["versions"]
+    assert [version["back"] for version in listed] == [1, 0]
+    # the other way round, by name
+    names = [version["version"] for version in listed]
+    back = sot_json("diff", "small", names[1], names[0], cwd=tmp_path)
+    assert back["num_harmful_rows_added"] == 2
+    assert back["moved"] == pytest.approx(found["moved"])
+    shown = sot("diff", "small", cwd=tmp_path)
+    assert "harmful rows +0 -2" in shown.stdout

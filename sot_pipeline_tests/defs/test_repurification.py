@@ -7,57 +7,19 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sot_pipeline.definitions import ASSETS, JOBS
-from sot_pipeline.defs.home import Home, TaskFile
-from sot_pipeline.defs.materialise import Materialised, materialise
-from sot_pipeline.defs.store import Store, Stored
-from sot_pipeline_tests.small_project import HARMFUL, HARMLESS, row, write_small_project
-
-
-class Project:
-    def __init__(self, folder: Path) -> None:
-        self.files = write_small_project(folder / "texts")
-        self.home = Home(folder / "data")
-        self.store = Store(self.home.store)
-        self.settings = {
-            "embedding": {"encoder": str(self.files["model"])},
-            "base_model": {"name": str(self.files["model"])},
-            "finetuning": {"num_epochs": None, "num_steps": 2, "batch_size": 8},
-        }
-        self.write_task("small")
-
-    def write_task(self, name: str, **files) -> None:
-        sets = {key: files.get(key, self.files[key]) for key in ("custom", "safe", "harmful")}
-        self.home.write_task(name, TaskFile(**sets, settings=self.settings))
-
-    def edit(self, name: str, change) -> None:
-        """Apply a function to the rows of a text set."""
-        rows = [json.loads(line) for line in self.files[name].read_text().splitlines()]
-        self.files[name].write_text("".join(json.dumps(row) + "\n" for row in change(rows)))
-
-    def run(self, task: str = "small", job: str = "purify") -> dict[str, Materialised]:
-        """Materialise a job's assets, each after its inputs."""
-        waiting = {asset.name: asset for asset in ASSETS if asset.name in JOBS[job]}
-        results: dict[str, Materialised] = {}
-        while waiting:
-            ready = next(a for a in waiting.values() if not a.inputs.keys() & waiting.keys())
-            asset = waiting.pop(ready.name)
-            results[asset.name] = materialise(asset, self.home, task, lambda line: None)
-        return results
-
-    def current(self, asset: str, task: str = "small") -> Stored:
-        stored = self.store.current(task, asset)
-        assert stored is not None
-        return stored
-
-
-def computed(results: dict[str, Materialised]) -> set[str]:
-    return {name for name, result in results.items() if not result.hit}
+from sot_pipeline_tests.small_project import (
+    HARMFUL,
+    HARMLESS,
+    SmallProject,
+    computed,
+    row,
+    write_small_project,
+)
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = Project(tmp_path)
+def project(tmp_path: Path) -> SmallProject:
+    project = SmallProject(tmp_path)
     project.run()
     return project
 
@@ -68,7 +30,7 @@ AFTER_PUSH_COST = {
 }  # fmt: skip
 
 
-def test_a_harmful_row_replaced(project: Project):
+def test_a_harmful_row_replaced(project: SmallProject):
     rng = random.Random(5)
     project.edit("harmful", lambda rows: [row(rng, HARMFUL), *rows[1:]])
     results = project.run()
@@ -80,7 +42,7 @@ def test_a_harmful_row_replaced(project: Project):
     assert project.current("push_cost").document["num_computed"] == num_custom
     assert project.current("sample_weights").document["started"] == "warm"
 
-    cold = Project(project.home.root.parent / "cold")
+    cold = SmallProject(project.home.root.parent / "cold")
     cold.files["harmful"].write_bytes(project.files["harmful"].read_bytes())
     cold.run()
     assert cold.current("sample_weights").document["started"] == "cold"
@@ -93,7 +55,7 @@ def test_a_harmful_row_replaced(project: Project):
     assert order["cold"].diff().drop_nulls().max() < 1e-4  # pyright: ignore
 
 
-def test_a_row_added_to_the_safe_reference_moves_the_centre_of_a_small_one(project: Project):
+def test_a_row_added_to_the_safe_reference_moves_the_centre_of_a_small_one(project: SmallProject):
     project.edit("safe", lambda rows: [*rows, row(random.Random(6), HARMLESS)])
     results = project.run()
     assert {"cost_center", "pull_cost", "push_cost"} <= computed(results)
@@ -102,7 +64,7 @@ def test_a_row_added_to_the_safe_reference_moves_the_centre_of_a_small_one(proje
     assert project.current("push_cost").document["num_kept"] == 0
 
 
-def test_a_centre_within_its_tolerance_stays_and_with_it_every_known_cost(project: Project):
+def test_a_centre_within_its_tolerance_stays_and_with_it_every_known_cost(project: SmallProject):
     project.settings["repurification"] = {"centre_tolerance": 0.5}
     project.write_task("small")
     project.run()
@@ -115,7 +77,7 @@ def test_a_centre_within_its_tolerance_stays_and_with_it_every_known_cost(projec
     assert project.current("cost_center").manifest["metadata"]["drift"] > 0.001
 
 
-def test_an_edit_that_changes_no_row_costs_nothing(project: Project):
+def test_an_edit_that_changes_no_row_costs_nothing(project: SmallProject):
     text = project.files["harmful"].read_text()
     project.files["harmful"].write_text(text.replace('", "', '",   "'))
     assert computed(project.run()) == {"harmful_texts", "rejected_rows"}
@@ -123,7 +85,7 @@ def test_an_edit_that_changes_no_row_costs_nothing(project: Project):
     assert computed(project.run()) == set()
 
 
-def test_a_changed_custom_set_embeds_and_compares_its_new_rows_alone(project: Project):
+def test_a_changed_custom_set_embeds_and_compares_its_new_rows_alone(project: SmallProject):
     project.edit("custom", lambda rows: [*rows[3:], row(random.Random(7), HARMLESS)])
     project.run()
     assert project.current("custom_embeddings").document["num_embedded"] == 1
@@ -132,7 +94,7 @@ def test_a_changed_custom_set_embeds_and_compares_its_new_rows_alone(project: Pr
     assert project.current("sample_weights").document["started"] == "warm"
 
 
-def test_a_new_task_shares_the_harmful_reference(project: Project, tmp_path: Path):
+def test_a_new_task_shares_the_harmful_reference(project: SmallProject, tmp_path: Path):
     other = write_small_project(tmp_path / "other", num_rows=40)
     rng = random.Random(8)
     other["custom"].write_text("".join(json.dumps(row(rng, HARMLESS)) + "\n" for _ in range(40)))
@@ -142,13 +104,13 @@ def test_a_new_task_shares_the_harmful_reference(project: Project, tmp_path: Pat
     assert project.current("custom_embeddings", "second").document["num_embedded"] == 40
 
 
-def test_the_first_purification_has_nothing_to_compare_with(project: Project):
+def test_the_first_purification_has_nothing_to_compare_with(project: SmallProject):
     changes = project.current("purification_changes")
     assert changes.table().is_empty()
     assert changes.manifest["metadata"]["selection_moved"] is False
 
 
-def test_what_changed_is_a_table_and_numbers(project: Project):
+def test_what_changed_is_a_table_and_numbers(project: SmallProject):
     rng = random.Random(5)
     before = project.current("selected_samples")
     project.edit("harmful", lambda rows: [row(rng, HARMLESS), row(rng, HARMFUL), *rows[1:]])
@@ -170,7 +132,7 @@ def test_what_changed_is_a_table_and_numbers(project: Project):
     assert removed.height > 0
 
 
-def test_running_again_keeps_what_the_last_change_was(project: Project):
+def test_running_again_keeps_what_the_last_change_was(project: SmallProject):
     project.edit("harmful", lambda rows: rows[1:])
     project.run()
     changes = project.current("purification_changes")
@@ -178,7 +140,7 @@ def test_running_again_keeps_what_the_last_change_was(project: Project):
     assert project.current("purification_changes") == changes
 
 
-def test_the_adapter_stays_while_the_selection_hardly_moves(project: Project):
+def test_the_adapter_stays_while_the_selection_hardly_moves(project: SmallProject):
     project.settings["repurification"] = {"retrain_tolerance": 0.9}
     project.write_task("small")
     project.run(job="finetune")
@@ -196,7 +158,7 @@ def test_the_adapter_stays_while_the_selection_hardly_moves(project: Project):
     assert "adapter kept" in training.checks()[0].description
 
 
-def test_with_no_tolerance_any_movement_trains_again(project: Project):
+def test_with_no_tolerance_any_movement_trains_again(project: SmallProject):
     project.settings["repurification"] = {"retrain_tolerance": 0.0}
     project.write_task("small")
     project.run(job="finetune")
@@ -206,7 +168,7 @@ def test_with_no_tolerance_any_movement_trains_again(project: Project):
     assert project.current("training_samples").document["moved"] > 0
 
 
-def test_small_movements_add_up_until_the_adapter_follows(project: Project):
+def test_small_movements_add_up_until_the_adapter_follows(project: SmallProject):
     """Movement is measured from what the adapter learnt from, not from the selection before."""
     project.settings["repurification"] = {"retrain_tolerance": 0.0}
     project.write_task("small")
@@ -226,7 +188,7 @@ def test_small_movements_add_up_until_the_adapter_follows(project: Project):
     assert ("adapter" in computed(results)) == (steps[2] > steps[1])
 
 
-def test_a_row_that_left_the_custom_set_is_never_learnt_from_again(project: Project):
+def test_a_row_that_left_the_custom_set_is_never_learnt_from_again(project: SmallProject):
     project.settings["repurification"] = {"retrain_tolerance": 1.0}
     project.write_task("small")
     project.run(job="finetune")
@@ -241,7 +203,7 @@ def test_a_row_that_left_the_custom_set_is_never_learnt_from_again(project: Proj
     assert lines["sample_id"][0] not in set(now.table()["sample_id"])
 
 
-def test_going_back_finds_the_earlier_results(project: Project):
+def test_going_back_finds_the_earlier_results(project: SmallProject):
     first = {name: project.current(name) for name in ("sample_weights", "selected_samples")}
     text = project.files["harmful"].read_text()
     project.edit("harmful", lambda rows: rows[2:])
