@@ -48,15 +48,15 @@ def prepare_task(
         custom, safe, harmful: sources of the text sets (files, globs, folders, URLs); none given
             leaves what the task has.
     """
-    updates = {"custom": custom, "safe": safe, "harmful": harmful}
-    given = {key: _found(sources, home) for key, sources in updates.items() if sources}
+    sets = {"custom": custom, "safe": safe, "harmful": harmful}
     if not custom:
         if name is None:
             raise InputError("give a file of rows, or --task with the name of an earlier task")
         task = home.read_task(name)
+        given = {key: _found(sources, home) for key, sources in sets.items() if sources}
         save_settings(home, name, task.model_copy(update=given), flags, assignments)
         return name
-    missing = [f"--{key}" for key in ("safe", "harmful") if key not in given]
+    missing = [f"--{key}" for key in ("safe", "harmful") if not sets[key]]
     if missing:
         raise InputError(
             f"{' and '.join(missing)} missing: the weights need a trusted safe reference "
@@ -64,7 +64,9 @@ def prepare_task(
         )
     name = name or task_name(custom)
     earlier = home.read_task(name) if home.task_path(name).exists() else None
-    task = TaskFile(custom=given["custom"], safe=given["safe"], harmful=given["harmful"])
+    task = TaskFile(
+        custom=_found(custom, home), safe=_found(safe, home), harmful=_found(harmful, home)
+    )
     if earlier is not None:
         # the same file purified again keeps what finetune and evaluate were told about it
         kept = {b: v for b, v in earlier.settings.items() if b in KEPT_BLOCKS}

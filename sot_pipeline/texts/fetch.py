@@ -111,12 +111,11 @@ def fetch(
         place = place_of(file.location)
         if not place.pinned:
             place.fs.invalidate_cache()
-        now = file.mark if place.pinned else mark_of(place.fs.info(place.path))
-        if now != file.mark or (file.size is not None and num_bytes != file.size):
+        if not place.pinned and mark_of(place.fs.info(place.path)) != file.mark:
+            raise InputError(f"{name} changed while it was fetched. Run again.")
+        if file.size is not None and num_bytes != file.size:
             raise InputError(
-                f"{name} changed while it was fetched, or came incomplete ({num_bytes:,} bytes; "
-                f"expected {file.size if file.size is not None else 'an unknown number'}). "
-                "Run again."
+                f"{name} came incomplete ({num_bytes:,} of {file.size:,} bytes). Run again."
             )
     return path
 

@@ -6,7 +6,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -49,12 +48,13 @@ def is_url(source: str) -> bool:
 
 def shown(source: str) -> str:
     """A source as it may be written down: without what can hold a secret."""
-    if not is_url(source):
+    if not is_url(source) or source.startswith("hf://"):
         return source
-    parts = urlsplit(source)
-    host = parts.netloc.rpartition("@")[2] if not source.startswith("hf://") else parts.netloc
-    query = parts.query if parts.scheme not in ("http", "https") else ""
-    return urlunsplit(parts._replace(netloc=host, query=query))
+    scheme, _, rest = source.partition("://")
+    host, slash, path = rest.partition("/")
+    if scheme.lower() in ("http", "https"):
+        path = re.sub(r"\?[^#]*", "", path)
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def place_of(source: str) -> Place:
@@ -71,7 +71,7 @@ def place_of(source: str) -> Place:
     if "::" in source:
         raise InputError(f"{shown(source)}: chained URLs are not read; name the file itself.")
     if scheme in ("http", "https"):
-        if urlsplit(source).username is not None:
+        if "@" in source.split("/")[2]:
             raise InputError(
                 f"{shown(source)}: a user name in the address is not sent; expected an address "
                 "that opens without one. Download the file and name it."
@@ -130,9 +130,11 @@ def reaching(source: str) -> Iterator[None]:
             "Name each file."
         ) from error
     except Exception as error:  # every file system has errors of its own
-        query = urlsplit(source).query if is_url(source) else ""
+        query = source.partition("?")[2]
         lines = str(error).strip().splitlines() or [""]
         cause = lines[0].replace(query, "…")[:300] if query else lines[0][:300]
+        if isinstance(error, FileNotFoundError):
+            cause = "no such file"
         raise InputError(
             f"{shown(source)} cannot be read ({type(error).__name__}: {cause}). Check the address, "
             "the network and your right to read it (for the hub: HF_TOKEN), then run again; what "

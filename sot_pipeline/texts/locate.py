@@ -100,7 +100,7 @@ def _matches(source: str, place: Place) -> list[Located]:
             "Check the pattern."
         )
     licence = _hub_licence(place)
-    return [_located(place, info, licence) for info in files]
+    return [_located(place, _details(place, info), licence) for info in files]
 
 
 def _in_folder(source: str, place: Place) -> list[Located]:
@@ -115,12 +115,17 @@ def _in_folder(source: str, place: Place) -> list[Located]:
         list(below), lambda name: _read(place, f"{root}/{name}"), shown(source).rstrip("/")
     )
     licence = chosen.licence or _hub_licence(place)
-    return [_located(place, below[name], licence) for name in chosen.files]
+    return [_located(place, _details(place, below[name]), licence) for name in chosen.files]
 
 
 def _is_file(place: Place, info: dict[str, Any]) -> bool:
     # the hub's cache holds links to files, which fsspec calls "other"
     return os.path.isfile(info["name"]) if place.is_local else info["type"] == "file"
+
+
+def _details(place: Place, listed: dict[str, Any]) -> dict[str, Any]:
+    """What a file system tells of a file; some listings tell its time in another form."""
+    return listed if place.is_local or place.pinned else place.fs.info(listed["name"])
 
 
 def _located(place: Place, info: dict[str, Any], licence: str | None) -> Located:
