@@ -62,10 +62,17 @@ def demo(
 @app.command()
 def purify(
     custom: Annotated[
-        Path | None, typer.Argument(help="Fine-tuning rows (leave out to run --task again)")
+        list[str] | None,
+        typer.Argument(
+            help="Fine-tuning rows: files, globs, folders, URLs (leave out to run --task again)"
+        ),
     ] = None,
-    safe: Annotated[Path | None, typer.Option(help="Trusted safe reference")] = None,
-    harmful: Annotated[Path | None, typer.Option(help="Harmful reference")] = None,
+    safe: Annotated[
+        list[str] | None, typer.Option(help="Trusted safe reference; may be repeated")
+    ] = None,
+    harmful: Annotated[
+        list[str] | None, typer.Option(help="Harmful reference; may be repeated")
+    ] = None,
     task: TaskOption = None,
     embedder: Annotated[
         str | None, typer.Option(help="minilm, a Hugging Face model id, a directory, or base")
@@ -103,7 +110,8 @@ def purify(
         "texts.format": format,
         "report.show_text": show_text or None,
     }
-    sys.exit(run_purify(home, task, custom, safe, harmful, flags, settings or [], out, json))
+    sources = (custom or [], safe or [], harmful or [])
+    sys.exit(run_purify(home, task, sources, flags, settings or [], out, json))
 
 
 @app.command()
@@ -164,7 +172,7 @@ def evaluate(
 
 @app.command()
 def score(
-    file: Annotated[Path, typer.Argument(help="New rows, in any format that purify reads")],
+    file: Annotated[str, typer.Argument(help="New rows, whatever purify reads them from")],
     task: Annotated[str, typer.Option("--task", help="The purified task to score against")],
     out: Annotated[Path | None, typer.Option(help="Write the scores to .parquet or .csv")] = None,
     home: HomeOption = None,

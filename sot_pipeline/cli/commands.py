@@ -53,9 +53,9 @@ def run_demo(
     home.write_task(
         name,
         TaskFile(
-            custom=files["custom"],
-            safe=files["safe"],
-            harmful=files["harmful"],
+            custom=(str(files["custom"]),),
+            safe=(str(files["safe"]),),
+            harmful=(str(files["harmful"]),),
             custom_clean=files["custom_clean"],
             evaluation=EvaluationFiles(
                 harmful=files["eval_harmful"],
@@ -89,9 +89,7 @@ def run_demo(
 def run_purify(
     root: Path | None,
     name: str | None,
-    custom: Path | None,
-    safe: Path | None,
-    harmful: Path | None,
+    sources: tuple[list[str], list[str], list[str]],
     flags: Mapping[str, Any],
     assignments: list[str],
     out: Path | None,
@@ -99,7 +97,7 @@ def run_purify(
 ) -> int:
     home = Home(root)
     start = time.perf_counter()
-    name = prepare_task(home, name, custom, safe, harmful, flags, assignments)
+    name = prepare_task(home, name, *sources, flags, assignments)
     outcome = _run(home, name, "purify")
     if outcome.error is not None:
         return _failed(name, outcome, as_json)
@@ -203,7 +201,7 @@ def run_evaluate(
     return FINDINGS if outcome.failed_checks else DONE
 
 
-def run_score(root: Path | None, file: Path, name: str, out: Path | None, as_json: bool) -> int:
+def run_score(root: Path | None, file: str, name: str, out: Path | None, as_json: bool) -> int:
     from sot_pipeline.defs.scoring import score_rows
 
     home = Home(root)
@@ -357,17 +355,22 @@ def _write_out(home: Home, name: str, out: Path, report: str = "purification_rep
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file, expected a folder")
     out.mkdir(parents=True, exist_ok=True)
-    export = _current(home, name, "purified_export")
-    sources = [
-        *(path for path in export.directory.iterdir() if path.name != "manifest.json"),
-        _report_path(home, name, report),
-    ]
+    export = _current(home, name, "purified_export").directory
+    sources = {
+        path.relative_to(export): path
+        for path in export.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    report_path = _report_path(home, name, report)
+    sources[Path(report_path.name)] = report_path
     copies = []
-    for source in sorted(sources):
-        temporary = out / f".{source.name}.{os.getpid()}.tmp"
+    for relative, source in sorted(sources.items()):
+        copy = out / relative
+        copy.parent.mkdir(exist_ok=True)
+        temporary = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
         shutil.copyfile(source, temporary)
-        temporary.replace(out / source.name)
-        copies.append(out / source.name)
+        temporary.replace(copy)
+        copies.append(copy)
     manifest = out / "manifest.json"
-    manifest.write_text(json.dumps(provenance_manifest(home, name, copies), indent=1))
+    manifest.write_text(json.dumps(provenance_manifest(home, name, out, copies), indent=1))
     return [str(path) for path in [*copies, manifest]]

@@ -127,10 +127,23 @@ def _tasks(home: Home) -> dict[str, str]:
             problems.append(str(error))
             continue
         problems += [
-            f"{name}: {path} is gone"
-            for path in (task.custom, task.safe, task.harmful)
-            if not path.exists()
+            f"{name}: {problem}"
+            for source in (*task.custom, *task.safe, *task.harmful)
+            if (problem := _source_problem(source)) is not None
         ]
     if problems:
         return _finding("tasks", "; ".join(problems), "warning")
     return _finding("tasks", ", ".join(home.task_names()) or "none yet")
+
+
+def _source_problem(source: str) -> str | None:
+    """What is wrong with a source as far as this machine can tell; no server is asked."""
+    from sot_pipeline.texts.file_systems import place_of
+    from sot_pipeline.texts.locate import locate
+
+    try:
+        if place_of(source).is_local:
+            locate(source)
+    except InputError as error:
+        return str(error)
+    return None

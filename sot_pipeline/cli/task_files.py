@@ -1,7 +1,8 @@
 """Task files from flags: what a command line says becomes what the asset graph reads."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,44 +36,83 @@ METHOD_OF = {
 def prepare_task(
     home: Home,
     name: str | None,
-    custom: Path | None,
-    safe: Path | None,
-    harmful: Path | None,
+    custom: Sequence[str],
+    safe: Sequence[str],
+    harmful: Sequence[str],
     flags: Mapping[str, Any],
     assignments: list[str],
 ) -> str:
-    """Write the task file that the flags describe, or change the one that --task names."""
-    if custom is None:
+    """Write the task file that the flags describe, or change the one that --task names.
+
+    Args:
+        custom, safe, harmful: sources of the text sets (files, globs, folders, URLs); none given
+            leaves what the task has.
+    """
+    sets = {"custom": custom, "safe": safe, "harmful": harmful}
+    if not custom:
         if name is None:
             raise InputError("give a file of rows, or --task with the name of an earlier task")
         task = home.read_task(name)
-        updates = {"safe": safe, "harmful": harmful}
-        given = {key: path.resolve() for key, path in updates.items() if path is not None}
+        given = {key: _found(sources, home) for key, sources in sets.items() if sources}
         save_settings(home, name, task.model_copy(update=given), flags, assignments)
         return name
-    missing = [f"--{key}" for key, path in (("safe", safe), ("harmful", harmful)) if path is None]
-    if missing or safe is None or harmful is None:
+    missing = [f"--{key}" for key in ("safe", "harmful") if not sets[key]]
+    if missing:
         raise InputError(
             f"{' and '.join(missing)} missing: the weights need a trusted safe reference "
             "(--safe) and a harmful one (--harmful)"
         )
-    for path in (custom, safe, harmful):
-        if not path.exists():
-            raise InputError(f"{path}: no such file (looked in {path.resolve().parent})")
-    name = name or _task_name(custom)
+    name = name or task_name(custom)
     earlier = home.read_task(name) if home.task_path(name).exists() else None
-    task = TaskFile(custom=custom.resolve(), safe=safe.resolve(), harmful=harmful.resolve())
+    task = TaskFile(
+        custom=_found(custom, home), safe=_found(safe, home), harmful=_found(harmful, home)
+    )
     if earlier is not None:
         # the same file purified again keeps what finetune and evaluate were told about it
         kept = {b: v for b, v in earlier.settings.items() if b in KEPT_BLOCKS}
-        task = task.model_copy(update={"evaluation": earlier.evaluation, "settings": kept})
+        task = task.model_copy(
+            update={
+                "evaluation": earlier.evaluation,
+                "settings": kept,
+                "licences": earlier.licences,
+            }
+        )
     save_settings(home, name, task, flags, assignments)
     return name
 
 
-def _task_name(custom: Path) -> str:
-    stem = custom.name.split(".")[0].lower()
-    return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_")[:64] or "task"
+def _found(sources: Sequence[str], home: Home) -> tuple[str, ...]:
+    """Sources as a task names them, local ones whole: a task also runs from elsewhere.
+
+    Raises:
+        InputError: one of them is not there, which is better told before anything is written.
+    """
+    from sot_pipeline.texts.fetch import located
+    from sot_pipeline.texts.file_systems import is_url
+
+    whole = tuple(s if is_url(s) else os.path.abspath(s) for s in map(str, sources))
+    for source in whole:
+        located(source, home.fetched)
+    return whole
+
+
+def task_name(sources: Sequence[str]) -> str:
+    """A name for the task of these custom rows: of the file, of the hub dataset, or of the
+    folder where a pattern or several files leave no name."""
+    first = str(sources[0])
+    hub = re.match(r"hf://datasets/[^/]+/([^/@]+)", first)
+    path = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]+://|[?#].*$", "", first) if "://" in first else first
+    parts = [part for part in os.path.normpath(path).split("/") if part not in ("", "..", ".")]
+    if len(sources) > 1 and len(parts) > 1:
+        parts.pop()
+    candidates = [hub[1]] if hub else list(reversed(parts))
+    names = (_plain(part) for part in candidates)
+    return next((name for name in names if name), "task")
+
+
+def _plain(part: str) -> str:
+    stem = re.sub(r"\[[^]]*\]", "", part.split(".")[0]).lower()
+    return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_")[:64]
 
 
 def save_settings(

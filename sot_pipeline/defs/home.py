@@ -3,17 +3,25 @@
 data/
   settings.yaml       defaults of this project (optional)
   tasks/NAME.yaml     one fine-tuning task: its text sets and settings
-  store/              artefacts, row cache, catalogue
+  store/              artefacts, row cache, catalogue, fetched files
   dagster_home/       history of runs
 """
 
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+)
 
 from sot_pipeline.defs.settings import (
     Settings,
@@ -37,20 +45,54 @@ class EvaluationFiles(BaseModel):
     task: Path | None = Field(default=None, description="task prompts with reference answers")
 
 
+def _as_tuple(given: Any) -> Any:
+    """One source or several, as texts."""
+    several = given if isinstance(given, list | tuple) else [given]
+    return tuple(str(source) if isinstance(source, Path) else source for source in several)
+
+
+def _as_written(sources: Any) -> str | list[str]:
+    """One source as it is, several as a list."""
+    texts = [str(source) for source in _as_tuple(sources)]
+    return texts[0] if len(texts) == 1 else texts
+
+
+Sources = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(min_length=1),
+    BeforeValidator(_as_tuple),
+    PlainSerializer(_as_written),
+]
+"""What a text set is read from: files, globs, folders, URLs (see `sot_pipeline.texts.locate`)."""
+
+
 class TaskFile(BaseModel):
     """One fine-tuning task: its three text sets, its evaluation prompts, its settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    custom: Path
-    safe: Path
-    harmful: Path
+    custom: Sources
+    safe: Sources
+    harmful: Sources
+    licences: dict[str, str] = Field(
+        default_factory=dict, description="licence of a source, where its files do not state it"
+    )
     custom_clean: Path | None = Field(
         default=None,
         description="the custom set without its harmful rows, where it is known (the demo)",
     )
     evaluation: EvaluationFiles = EvaluationFiles()
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    _home: "Home | None" = PrivateAttr(default=None)
+
+    @property
+    def home(self) -> "Home":
+        """The project that the task was read from; the default one for a task made in Python."""
+        return self._home or Home()
+
+    def __eq__(self, other: object) -> bool:
+        # by what the file says: where it was read from is no part of the task
+        return isinstance(other, TaskFile) and dict(self) == dict(other)
 
 
 class Home:
@@ -66,6 +108,11 @@ class Home:
     @property
     def store(self) -> Path:
         return self.root / "store"
+
+    @property
+    def fetched(self) -> Path:
+        """Remote files, kept while their servers say that they are the same."""
+        return self.store / "fetched"
 
     @property
     def tasks(self) -> Path:
@@ -95,12 +142,14 @@ class Home:
                 "Make one with `sot purify CUSTOM --safe F --harmful F`."
             )
         try:
-            return TaskFile.model_validate(read_yaml(path))
+            task = TaskFile.model_validate(read_yaml(path))
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()
             )
             raise InputError(f"{path}: {problems}") from None
+        task._home = self
+        return task
 
     def write_task(self, name: str, task: TaskFile) -> Path:
         path = self.task_path(name)

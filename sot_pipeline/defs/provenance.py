@@ -9,12 +9,16 @@ from sot_pipeline import __version__
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.store import Store, file_sha256
 
+SOURCE_KEYS = (
+    "path", "sha256", "format", "num_read", "num_rejected", "licence", "files",
+)  # fmt: skip
 
-def provenance_manifest(home: Home, task: str, files: list[Path]) -> dict[str, Any]:
+
+def provenance_manifest(home: Home, task: str, folder: Path, files: list[Path]) -> dict[str, Any]:
     """Everything needed to tell whether a folder of results is what a task produced.
 
     Args:
-        files: The written files; their sha256 is of what lies on disk now.
+        files: The written files, below the folder; their sha256 is of what lies on disk now.
     """
     current = Store(home.store).current_of(task)
     settings, origin = home.settings(task)
@@ -25,10 +29,7 @@ def provenance_manifest(home: Home, task: str, files: list[Path]) -> dict[str, A
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "written_by": getpass.getuser(),
         "sources": {
-            name: {
-                key: stored.document[key]
-                for key in ("path", "sha256", "format", "num_read", "num_rejected")
-            }
+            name: {key: stored.document[key] for key in SOURCE_KEYS}
             for name, stored in texts.items()
         },
         "settings": settings.model_dump(mode="json"),
@@ -41,5 +42,5 @@ def provenance_manifest(home: Home, task: str, files: list[Path]) -> dict[str, A
             for name, stored in current.items()
         },
         "libraries": current["purified_export"].manifest["libraries"],
-        "files": {path.name: file_sha256(path) for path in files},
+        "files": {path.relative_to(folder).as_posix(): file_sha256(path) for path in files},
     }

@@ -1,7 +1,6 @@
 """Score rows that no task has seen, against the solved weights of one."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import polars as pl
 from sot_pipeline.defs.assets.embeddings import encoder_for
 from sot_pipeline.defs.assets.transport import load_fit, saved_center
 from sot_pipeline.defs.home import Home
+from sot_pipeline.defs.sources import fetching_progress
 from sot_pipeline.defs.store import Store, Stored
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import reporter
@@ -21,8 +21,8 @@ NEEDED = (
 SCORERS = {"top_k": "sample_weights", "calibrated": "calibration"}  # whose fit scores a row
 
 
-def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Log-weights of the rows of a file, on the scale of the task's own rows.
+def score_rows(home: Home, task: str, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Log-weights of the rows of a source, on the scale of the task's own rows.
 
     The dual potentials of the two references carry over to any row, so nothing is solved.
     A row is `kept` as the task's own rows were: under `top_k` when its log-weight is nearer to the
@@ -30,22 +30,24 @@ def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.Data
     above the held-out harmful row that marks the cut.
 
     Returns:
-        Scores (`sample_id, source_id, line, kept, log_weight, relative_weight, pull, push,
+        Scores (`sample_id, source_id, file, line, kept, log_weight, relative_weight, pull, push,
         nearest_safe, safe_similarity, nearest_harmful, harmful_similarity, harmful_p_value`, the
         last null under `top_k`), rejected rows.
 
     Raises:
-        InputError: the task has no solved weights, or the file cannot be read.
+        InputError: the task has no solved weights, or the source cannot be read.
     """
     from sot_pipeline.embedding.views import embed_rows, vectors_fingerprint, view_for
     from sot_pipeline.selection import nearest_reference
-    from sot_pipeline.texts.read import read_texts
+    from sot_pipeline.texts.fetch import input_files
+    from sot_pipeline.texts.read import read_text_files
     from sot_pipeline.transport.cost import cosine_cost
 
     settings, _ = home.settings(task)
     assets = _solved(home, task)
-    texts = read_texts(
-        file,
+    found = input_files([source], home.fetched, licences={}, progress=fetching_progress)
+    texts = read_text_files(
+        {file.name: file.path for file in found},
         format=settings.texts.format,
         max_row_bytes=int(settings.texts.max_row_megabytes * 1_000_000),
     )
@@ -69,7 +71,7 @@ def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.Data
     scores = _scores(scorer, vectors, references, center)
     kept, rarity = _judged(scores.log_weights, assets["selected_samples"], scorer)
     ids = {name: assets[f"{name}_texts"].table()["sample_id"] for name in ("safe", "harmful")}
-    table = texts.rows.select("sample_id", "source_id", "line").with_columns(
+    table = texts.rows.select("sample_id", "source_id", "file", "line").with_columns(
         pl.Series("kept", kept),
         pl.Series("log_weight", scores.log_weights),
         pl.Series("relative_weight", np.exp(scores.log_weights) * scorer.manifest["rows"]),

@@ -20,7 +20,8 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "prompt_response": ("prompt", "response"),
 }
 FORMATS = tuple(SIGNATURES)
-OPTIONAL_COLUMNS = ("input", "system", "history", "id")
+LICENCE_COLUMNS = ("licence", "license")
+OPTIONAL_COLUMNS = ("input", "system", "history", "id", *LICENCE_COLUMNS)
 READ_COLUMNS = (*dict.fromkeys(c for s in SIGNATURES.values() for c in s), *OPTIONAL_COLUMNS)
 PROMPT_ONLY = "prompt_only"  # a prompt with no answer column: goes with either prompt format
 _QUESTIONS = {"instruction": "alpaca", "prompt": PROMPT_ONLY}

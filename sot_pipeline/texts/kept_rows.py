@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import os
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from sot_pipeline.errors import InputError
+from sot_pipeline.texts.arrow import open_arrow
 from sot_pipeline.texts.parquet import check_expanded, open_parquet
 from sot_pipeline.texts.read import layout_of
 from sot_pipeline.texts.source import MAX_EXPANDED_BYTES, Source, read_source
@@ -33,8 +34,9 @@ def write_kept_rows(
 
     JSONL and CSV: the rows' own bytes, with byte-order mark and header; only a last row that
     had no line ending gets one. JSON: the array (in its object, if it had one) with the other
-    elements cut out. Parquet: the same schema and metadata, all columns. What was compressed is
-    compressed the same way. The file appears whole or not at all.
+    elements cut out. Parquet: the same schema and metadata, all columns; Arrow becomes Parquet
+    (see `kept_file_type`). What was compressed is compressed the same way. A file without rows
+    stays as it is. The file appears whole or not at all.
 
     Returns:
         The number of rows written, which is the number of distinct lines.
@@ -43,7 +45,7 @@ def write_kept_rows(
         InputError: the source changed since it was read (its sha256 is another), a line is no row
             of it, or source and destination are one file.
     """
-    read = read_source(source, max_expanded_bytes=max_expanded_bytes)
+    read = read_source(source, max_expanded_bytes=max_expanded_bytes, may_be_empty=True)
     if read.sha256 != expected_sha256:
         raise InputError(
             f"{source} changed since it was read (sha256 {read.sha256[:12]}…, expected "
@@ -53,17 +55,33 @@ def write_kept_rows(
         raise InputError(f"{destination} is the source itself; name another file to write to.")
     destination.parent.mkdir(parents=True, exist_ok=True)
     wanted = {int(line) for line in lines}
-    with _appearing_whole(destination) as file, _compressing(file, read.compression) as out:
-        if read.file_type == "parquet":
-            written = _write_parquet(read, wanted, out, max_expanded_bytes)
-        else:
-            written = _write_text(read, wanted, out)
+    compression = "" if read.file_type == "arrow" else read.compression
+    with _appearing_whole(destination) as file, _compressing(file, compression) as out:
+        written = _write(read, wanted, out, max_expanded_bytes)
         if missing := wanted - written:
             raise InputError(
                 f"{source} has no row at line {min(missing)} ({len(missing)} such lines); "
                 "expected lines from the `line` column of this file."
             )
     return len(written)
+
+
+def kept_file_type(file_type: str) -> str:
+    """The type of what `write_kept_rows` writes for an input of this type."""
+    return "parquet" if file_type.startswith("arrow") else file_type
+
+
+def _write(source: Source, wanted: set[int], out: IO[bytes], cap: int) -> set[int]:
+    if not source.data:
+        return set()
+    if source.file_type == "parquet":
+        file = open_parquet(source.data, source.path, max_expanded_bytes=cap)
+        batches = _capped(file.iter_batches(batch_size=_PARQUET_BATCH), source.path, cap)
+        return _write_parquet(file.schema_arrow, batches, wanted, out, _codec(file))
+    if source.file_type == "arrow":
+        schema, batches = open_arrow(source.data, source.path, max_expanded_bytes=cap)
+        return _write_parquet(schema, batches, wanted, out, "zstd")
+    return _write_text(source, wanted, out)
 
 
 @contextlib.contextmanager
@@ -115,15 +133,25 @@ def _write_text(source: Source, wanted: set[int], out: IO[bytes]) -> set[int]:
     return written
 
 
-def _write_parquet(source: Source, wanted: set[int], out: IO[bytes], cap: int) -> set[int]:
-    file = open_parquet(source.data, source.path, max_expanded_bytes=cap)
-    schema = file.schema_arrow
+def _capped(batches: Iterable[pa.RecordBatch], path: Path, cap: int) -> Iterator[pa.RecordBatch]:
+    num_bytes = 0
+    for batch in batches:
+        num_bytes += batch.nbytes
+        check_expanded(num_bytes, path, cap)
+        yield batch
+
+
+def _write_parquet(
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    wanted: set[int],
+    out: IO[bytes],
+    codec: str,
+) -> set[int]:
     written: set[int] = set()
-    first, num_bytes = 1, 0
-    with pq.ParquetWriter(out, schema, compression=_codec(file)) as writer:
-        for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
-            num_bytes += batch.nbytes
-            check_expanded(num_bytes, source.path, cap)
+    first = 1
+    with pq.ParquetWriter(out, schema, compression=codec) as writer:
+        for batch in batches:
             keep = np.array([first + i in wanted for i in range(len(batch))], dtype=bool)
             if keep.any():
                 writer.write_batch(batch.filter(pa.array(keep)))

@@ -24,7 +24,7 @@ def open_parquet(data: bytearray, path: Path, *, max_expanded_bytes: int) -> pq.
         file = pq.ParquetFile(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as Parquet ({_first_line(error)}): it is broken or cut short. "
+            f"{path} cannot be read as Parquet ({first_line(error)}): it is broken or cut short. "
             "Fetch or write the file again."
         ) from error
     metadata = file.metadata
@@ -53,24 +53,30 @@ def parquet_rows(
     file = open_parquet(data, path, max_expanded_bytes=max_expanded_bytes)
     names = file.schema_arrow.names
     wanted = [name for name in READ_COLUMNS if name in names]
+    require_columns(names, path)
+    try:
+        frame = pl.read_parquet(io.BytesIO(data), columns=wanted)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as Parquet ({first_line(error)}). Write the file again, "
+            "with texts as UTF-8 strings."
+        ) from error
+    # polars holds repeated texts once, so a small file can be an enormous list of Python texts
+    check_expanded(expanded_bytes(frame), path, max_expanded_bytes)
+    yield from enumerate(frame.iter_rows(named=True), 1)
+
+
+def require_columns(names: list[str], path: Path) -> None:
+    """Raise `InputError` if no column can hold a question or an answer."""
     if not known_columns(names):
         raise InputError(
             f"{path} has no known column (found: {column_names(list(names))}); expected for "
             "instance prompt and response, instruction and output, or messages. Rename the columns."
         )
-    try:
-        frame = pl.read_parquet(io.BytesIO(data), columns=wanted)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read as Parquet ({_first_line(error)}). Write the file again, "
-            "with texts as UTF-8 strings."
-        ) from error
-    # polars holds repeated texts once, so a small file can be an enormous list of Python texts
-    check_expanded(_expanded_bytes(frame), path, max_expanded_bytes)
-    yield from enumerate(frame.iter_rows(named=True), 1)
 
 
-def _expanded_bytes(frame: pl.DataFrame) -> int:
+def expanded_bytes(frame: pl.DataFrame) -> int:
+    """What the texts of a frame take one by one, repeated ones counted each time."""
     total = 0
     for column in frame.iter_columns():
         if isinstance(column.dtype, pl.Categorical | pl.Enum):
@@ -80,5 +86,6 @@ def _expanded_bytes(frame: pl.DataFrame) -> int:
     return total
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 200 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

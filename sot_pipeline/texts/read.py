@@ -1,13 +1,14 @@
 """Read a text set: every row becomes a conversation, or is rejected with a reason."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from sot_pipeline.errors import InputError
+from sot_pipeline.texts.arrow import arrow_rows
 from sot_pipeline.texts.conversation import (
     canonical_text,
     content_hash,
@@ -15,48 +16,23 @@ from sot_pipeline.texts.conversation import (
     prompt_turns,
 )
 from sot_pipeline.texts.csv_layout import csv_layout
-from sot_pipeline.texts.formats import FORMATS, PROMPT_ONLY, detect_format, to_conversation
+from sot_pipeline.texts.formats import (
+    FORMATS,
+    LICENCE_COLUMNS,
+    PROMPT_ONLY,
+    detect_format,
+    to_conversation,
+)
 from sot_pipeline.texts.json_row import decode_utf8, parse_json_row
 from sot_pipeline.texts.layout import Layout, Record, json_layout, jsonl_layout
 from sot_pipeline.texts.parquet import parquet_rows
 from sot_pipeline.texts.rejection import RowRejected
 from sot_pipeline.texts.source import MAX_EXPANDED_BYTES, Source, read_source
+from sot_pipeline.texts.text_set import REJECTED_SCHEMA, ROWS_SCHEMA, FileRead, TextSet
 
 MAX_ROW_BYTES = 4 * 2**20
 _PROMPT_FORMATS = ("prompt_response", "prompt_completion")
-_ROWS_SCHEMA = {
-    "sample_id": pl.String,
-    "source_id": pl.String,
-    "line": pl.Int64,
-    "messages": pl.String,
-    "prompt": pl.String,
-    "response": pl.String,
-}
-_REJECTED_SCHEMA = {"line": pl.Int64, "reason": pl.String, "detail": pl.String}
-
-
-class TextSet(NamedTuple):
-    """A text set as read; len(rows) + len(rejected) == num_read.
-
-    Attributes:
-        rows: sample_id, source_id (the input's `id`, or null), line, messages (JSON text of the
-            conversation), prompt, response (null only where it is not required), in file order.
-        rejected: line, reason, detail, in file order; never holds a row's text.
-        format: the file's row format, one of `FORMATS`.
-        file_type: the extension for such a file without its dot, such as "jsonl" or "csv.gz".
-        sha256: of the file as it lies on disk.
-        num_read: rows met; blank lines are not rows.
-        notes: counts of what was read over inside accepted rows: "non_text_parts" (images and
-            the like), "tool_calls" (read as text), "turns_after_last_answer".
-    """
-
-    rows: pl.DataFrame
-    rejected: pl.DataFrame
-    format: str
-    file_type: str
-    sha256: str
-    num_read: int
-    notes: dict[str, int]
+_MAX_LICENCE, _MAX_LICENCES = 100, 20
 
 
 class _Accepted(NamedTuple):
@@ -67,7 +43,14 @@ class _Accepted(NamedTuple):
     digest: str
     prompt: str
     response: str | None
+    licence: str
     notes: Counter[str]
+
+
+class _Rejected(NamedTuple):
+    line: int
+    reason: str
+    detail: str
 
 
 def read_texts(
@@ -78,40 +61,89 @@ def read_texts(
     max_row_bytes: int = MAX_ROW_BYTES,
     max_expanded_bytes: int = MAX_EXPANDED_BYTES,
 ) -> TextSet:
-    """Read JSONL, JSON, CSV, TSV or Parquet (also .gz, .zst) in any of `FORMATS`.
+    """Read one file; as `read_text_files`."""
+    return read_text_files(
+        {Path(path).name: Path(path)},
+        format=format,
+        require_response=require_response,
+        max_row_bytes=max_row_bytes,
+        max_expanded_bytes=max_expanded_bytes,
+    )
+
+
+def read_text_files(
+    files: Mapping[str, Path],
+    *,
+    format: str = "auto",
+    require_response: bool = True,
+    max_row_bytes: int = MAX_ROW_BYTES,
+    max_expanded_bytes: int = MAX_EXPANDED_BYTES,
+) -> TextSet:
+    """Read JSONL, JSON, CSV, TSV, Parquet or Arrow (also .gz, .zst) in any of `FORMATS`.
 
     Args:
-        path: the file.
-        format: the row format; "auto" takes the one that most rows have and rejects the others.
+        files: one or more, by name; types and row formats may differ from file to file, and
+            among several a file may be empty.
+        format: the row format; "auto" takes for each file the one that most of its rows have and
+            rejects the others.
         require_response: False for evaluation prompts. Then a conversation that does not end
             with an answer has a null response, and its prompt is all of it.
         max_row_bytes: larger rows are rejected, unread.
         max_expanded_bytes: a larger file, compressed or not, is an error.
 
-    `sample_id` is the hash of the conversation plus an occurrence number: it depends neither on
-    the format nor on the other rows, but for equal rows before it.
+    `sample_id` is the hash of the conversation plus an occurrence number in the set: it depends
+    neither on the format nor on the other rows, but for equal rows before it.
 
     Raises:
-        InputError: the file as a whole cannot be used, or none of its rows can.
+        InputError: a file as a whole cannot be used, or no row of the set can.
     """
     if format not in (*FORMATS, "auto"):
         raise InputError(
             f"format {format!r} is not known; expected auto or one of {', '.join(FORMATS)}."
         )
-    source = read_source(path, max_expanded_bytes=max_expanded_bytes)
+    kept: list[tuple[str, _Accepted]] = []
+    rejected: list[tuple[str, _Rejected]] = []
+    read: list[FileRead] = []
+    for name, path in files.items():
+        source = read_source(
+            path, max_expanded_bytes=max_expanded_bytes, may_be_empty=len(files) > 1
+        )
+        rows = _rows(source, max_row_bytes, max_expanded_bytes)
+        good, bad = _sorted_out(rows, format, require_response, max_row_bytes)
+        kept += [(name, row) for row in good]
+        rejected += [(name, row) for row in bad]
+        read.append(_file_read(name, source, format, good, bad))
+    if not kept:
+        raise _no_rows(files, rejected)
+    return TextSet(
+        rows=_rows_frame(kept),
+        rejected=pl.DataFrame(
+            [(name, *row) for name, row in rejected], schema=REJECTED_SCHEMA, orient="row"
+        ),
+        files=tuple(read),
+        notes=dict(sum((row.notes for _, row in kept if row.notes), Counter())),
+    )
+
+
+def _sorted_out(
+    rows: Iterator[tuple[int, dict[str, Any] | RowRejected]],
+    format: str,
+    require_response: bool,
+    max_row_bytes: int,
+) -> tuple[list[_Accepted], list[_Rejected]]:
+    """The rows of one file that can be used, and the others, by line."""
     accepted: list[_Accepted] = []
-    rejected: list[tuple[int, str, str]] = []
-    for line, row in _rows(source, max_row_bytes, max_expanded_bytes):
+    rejected: list[_Rejected] = []
+    for line, row in rows:
         try:
             if isinstance(row, RowRejected):
                 raise row
             accepted.append(_accept(line, row, format, require_response, max_row_bytes))
         except RowRejected as problem:
-            rejected.append((line, problem.reason, problem.detail))
+            rejected.append(_Rejected(line, problem.reason, problem.detail))
     main_format = _main_format(accepted) if format == "auto" else format
-    kept = [row for row in accepted if _fits(row.format, main_format)]
     rejected += [
-        (
+        _Rejected(
             row.line,
             "other_format",
             f"found {row.format}; expected {main_format}, as most rows have.",
@@ -119,18 +151,31 @@ def read_texts(
         for row in accepted
         if not _fits(row.format, main_format)
     ]
-    rejected.sort(key=lambda row: row[0])
-    if not kept:
-        raise _no_rows(source, rejected)
-    return TextSet(
-        rows=_rows_frame(kept),
-        rejected=pl.DataFrame(rejected, schema=_REJECTED_SCHEMA, orient="row"),
-        format=main_format,
+    kept = [row for row in accepted if _fits(row.format, main_format)]
+    return kept, sorted(rejected, key=lambda row: row.line)
+
+
+def _file_read(
+    name: str, source: Source, format: str, kept: list[_Accepted], rejected: list[_Rejected]
+) -> FileRead:
+    licences = Counter(row.licence for row in kept)
+    return FileRead(
+        name=name,
+        format=(_main_format(kept) if format == "auto" else format) if kept else None,
         file_type=source.suffix.removeprefix("."),
         sha256=source.sha256,
+        num_bytes=source.num_bytes,
         num_read=len(kept) + len(rejected),
-        notes=dict(sum((row.notes for row in kept if row.notes), Counter())),
+        num_rejected=len(rejected),
+        licences=_most_common(licences) if any(licences) else {},
     )
+
+
+def _most_common(licences: Counter[str]) -> dict[str, int]:
+    """Counts by licence; a column of many values counts the rare ones together."""
+    counts = dict(licences.most_common(_MAX_LICENCES))
+    others = licences.total() - sum(counts.values())
+    return counts | ({"others": others} if others else {})
 
 
 def layout_of(source: Source) -> Layout:
@@ -145,8 +190,11 @@ def layout_of(source: Source) -> Layout:
 def _rows(
     source: Source, max_row_bytes: int, max_expanded_bytes: int
 ) -> Iterator[tuple[int, dict[str, Any] | RowRejected]]:
-    if source.file_type == "parquet":
-        yield from parquet_rows(source.data, source.path, max_expanded_bytes=max_expanded_bytes)
+    if not source.data:
+        return
+    if source.file_type in ("parquet", "arrow"):
+        read = parquet_rows if source.file_type == "parquet" else arrow_rows
+        yield from read(source.data, source.path, max_expanded_bytes=max_expanded_bytes)
         return
     layout = layout_of(source)
     for record in layout.records:
@@ -195,6 +243,7 @@ def _accept(
         conversation = to_conversation(row, found, require_response=require_response, counts=notes)
         canonical = canonical_text(conversation)
         source_id = _source_id(row.get("id"))
+        licence = _licence(row)
         digest = content_hash(canonical)
     except UnicodeEncodeError:
         raise RowRejected(
@@ -209,7 +258,7 @@ def _accept(
     prompt = prompt_turns(conversation, has_response=has_response)
     response = conversation[len(prompt)]["content"] if has_response else None
     return _Accepted(
-        line, found, source_id, canonical, digest, joined_text(prompt), response, notes
+        line, found, source_id, canonical, digest, joined_text(prompt), response, licence, notes
     )
 
 
@@ -219,6 +268,15 @@ def _source_id(value: Any) -> str | None:
         return None
     text = str(value)
     text.encode("utf-8")  # a lone surrogate raises here, and not when the frame is built
+    return text
+
+
+def _licence(row: dict[str, Any]) -> str:
+    """What the row says about its licence, "" if nothing."""
+    given = next((row[c] for c in LICENCE_COLUMNS if row.get(c) is not None), "")
+    names = given if isinstance(given, list) else [given]
+    text = ", ".join(name.strip() for name in names if isinstance(name, str))[:_MAX_LICENCE]
+    text.encode("utf-8")  # a lone surrogate raises here, and not when it is written down
     return text
 
 
@@ -235,31 +293,38 @@ def _main_format(accepted: list[_Accepted]) -> str:
     return counts.most_common(1)[0][0] if counts else "prompt_response"
 
 
-def _no_rows(source: Source, rejected: list[tuple[int, str, str]]) -> InputError:
+def _no_rows(files: Mapping[str, Path], rejected: list[tuple[str, _Rejected]]) -> InputError:
+    paths = [str(path) for path in files.values()]
+    where = paths[0] + (f" and {len(paths) - 1} more files" if len(paths) > 1 else "")
     if not rejected:
-        return InputError(f"{source.path} holds no rows; expected one or more.")
-    lines: dict[str, list[int]] = {}
+        return InputError(f"{where} holds no rows; expected one or more.")
+    lines: dict[str, list[str]] = {}
     details: dict[str, str] = {}
-    for line, reason, detail in rejected:
-        lines.setdefault(reason, []).append(line)
-        details.setdefault(reason, detail)
+    for name, row in rejected:
+        line = str(row.line) if len(files) == 1 else f"{row.line} of {name}"
+        lines.setdefault(row.reason, []).append(line)
+        details.setdefault(row.reason, row.detail)
     frequent = sorted(lines, key=lambda reason: -len(lines[reason]))[:3]
     reasons = "; ".join(
-        f"{reason} in {len(lines[reason]):,} (line {', '.join(map(str, lines[reason][:3]))}): "
+        f"{reason} in {len(lines[reason]):,} (line {', '.join(lines[reason][:3])}): "
         f"{details[reason]}"
         for reason in frequent
     )
+    first, row = rejected[0]
     return InputError(
-        f"{source.path}:{rejected[0][0]}: none of the {len(rejected):,} rows can be used. "
+        f"{files[first]}:{row.line}: none of the {len(rejected):,} rows "
+        f"{'' if len(files) == 1 else 'of ' + where + ' '}can be used. "
         f"Most frequent reasons: {reasons}"
     )
 
 
-def _rows_frame(kept: list[_Accepted]) -> pl.DataFrame:
+def _rows_frame(kept: list[tuple[str, _Accepted]]) -> pl.DataFrame:
     seen: Counter[str] = Counter()
-    table: list[tuple[str, str | None, int, str, str, str | None]] = []
-    for row in kept:
+    table: list[tuple[str, str | None, str, int, str, str, str | None]] = []
+    for name, row in kept:
         sample_id = f"{row.digest}-{seen[row.digest]}"
         seen[row.digest] += 1
-        table.append((sample_id, row.source_id, row.line, row.canonical, row.prompt, row.response))
-    return pl.DataFrame(table, schema=_ROWS_SCHEMA, orient="row")
+        table.append(
+            (sample_id, row.source_id, name, row.line, row.canonical, row.prompt, row.response)
+        )
+    return pl.DataFrame(table, schema=ROWS_SCHEMA, orient="row")

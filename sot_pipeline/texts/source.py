@@ -21,6 +21,7 @@ from sot_pipeline.texts.rejection import RowRejected
 MAX_EXPANDED_BYTES = 2 * 2**30
 _CONTENT = re.compile(rb"[^ \t\r\n\x00]")
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+_ARROW = (b"ARROW1\0\0", b"\xff\xff\xff\xff")  # a file, a stream
 _CHUNK = 1 << 20
 _ZSTD_CHUNK = 1 << 12  # one step can expand 32,768-fold: at most 128 MiB at a time
 _MAX_FIRST_LINE = 1 << 26
@@ -32,20 +33,23 @@ _FILE_TYPES = {
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
 }
-ACCEPTED = "JSONL, JSON, CSV, TSV or Parquet, also as .gz or .zst"
+ACCEPTED = "JSONL, JSON, CSV, TSV, Parquet or Arrow, also as .gz or .zst"
 
 
 class Source(NamedTuple):
     """A file as read once: what is hashed is what is parsed.
 
-    `data` is decompressed; `sha256` is of the file as it lies on disk.
-    `file_type` is "jsonl", "json", "csv", "tsv" or "parquet"; `compression` "", ".gz" or ".zst".
+    `data` is decompressed, and has no byte if the file holds no row; `sha256` and `num_bytes` are
+    of the file as it lies on disk. `file_type` is "jsonl", "json", "csv", "tsv", "parquet" or
+    "arrow"; `compression` "", ".gz" or ".zst".
     """
 
     path: Path
     data: bytearray
     sha256: str
+    num_bytes: int
     file_type: str
     compression: str
 
@@ -55,7 +59,12 @@ class Source(NamedTuple):
         return f".{self.file_type}{self.compression}"
 
 
-def read_source(path: Path | str, *, max_expanded_bytes: int = MAX_EXPANDED_BYTES) -> Source:
+def read_source(
+    path: Path | str,
+    *,
+    max_expanded_bytes: int = MAX_EXPANDED_BYTES,
+    may_be_empty: bool = False,
+) -> Source:
     """Read a file whole, decompressed, up to `max_expanded_bytes`.
 
     The type comes from the extension (.gz, .zst and .zstd looked through), or from the content
@@ -66,16 +75,20 @@ def read_source(path: Path | str, *, max_expanded_bytes: int = MAX_EXPANDED_BYTE
             expanding), broken compression, UTF-16, or a content that is none of the types.
     """
     path = Path(path)
-    data, sha256, compression = _read_capped(path, max_expanded_bytes)
+    data, raw, compression = _read_capped(path, max_expanded_bytes)
+    sha256 = raw.sha256.hexdigest()
     if not _CONTENT.search(data, len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0):
+        if may_be_empty:
+            empty = _named_type(path) or "jsonl"
+            return Source(path, bytearray(), sha256, raw.num_bytes, empty, compression)
         raise InputError(f"{path} is empty; expected one row or more of {ACCEPTED}.")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{path} is UTF-16; expected UTF-8. Save it again as UTF-8.")
     file_type = _file_type(path, data)
-    return Source(path, data, sha256, file_type, compression)
+    return Source(path, data, sha256, raw.num_bytes, file_type, compression)
 
 
-def _read_capped(path: Path, cap: int) -> tuple[bytearray, str, str]:
+def _read_capped(path: Path, cap: int) -> tuple[bytearray, "_HashingReader", str]:
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected a file: {ACCEPTED}. Name one file of it.")
     if not path.exists():
@@ -89,7 +102,9 @@ def _read_capped(path: Path, cap: int) -> tuple[bytearray, str, str]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _expand(file: io.BufferedReader, path: Path, cap: int) -> tuple[bytearray, str, str]:
+def _expand(
+    file: io.BufferedReader, path: Path, cap: int
+) -> tuple[bytearray, "_HashingReader", str]:
     raw = _HashingReader(file)
     magic = file.peek(4)[:4]
     if magic.startswith(_GZIP):
@@ -117,15 +132,16 @@ def _expand(file: io.BufferedReader, path: Path, cap: int) -> tuple[bytearray, s
             f"{path}: the compressed data is broken or cut short ({error}), after {len(data):,} "
             "readable bytes. Fetch or compress the file again."
         ) from error
-    return data, raw.sha256.hexdigest(), compression
+    return data, raw, compression
 
 
 class _HashingReader(io.RawIOBase):
-    """Passes a file's bytes on and hashes them, so that hash and content are of one reading."""
+    """Passes a file's bytes on, counts and hashes them, so that hash and content are of one reading."""
 
     def __init__(self, file: io.BufferedReader):
         super().__init__()
         self.sha256 = hashlib.sha256()
+        self.num_bytes = 0
         self._file = file
 
     def readable(self) -> bool:
@@ -134,6 +150,7 @@ class _HashingReader(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         chunk = self._file.read(size)
         self.sha256.update(chunk)
+        self.num_bytes += len(chunk)
         return chunk
 
     def readinto(self, buffer) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -162,9 +179,13 @@ def _zstd_chunks(raw: _HashingReader) -> Iterator[bytes]:
         raise EOFError("the last zstd frame does not end")
 
 
-def _file_type(path: Path, data: bytearray) -> str:
+def _named_type(path: Path) -> str | None:
     suffixes = [s.lower() for s in path.suffixes if s.lower() not in (".gz", ".zst", ".zstd")]
-    named = _FILE_TYPES.get(suffixes[-1]) if suffixes else None
+    return _FILE_TYPES.get(suffixes[-1]) if suffixes else None
+
+
+def _file_type(path: Path, data: bytearray) -> str:
+    named = _named_type(path)
     if data.startswith(_PARQUET) and named not in (None, "parquet"):
         raise InputError(
             f"{path} is a Parquet file by its content, but is named as {named}. "
@@ -177,6 +198,8 @@ def _file_type(path: Path, data: bytearray) -> str:
                 f"short, or of another type. Expected {ACCEPTED}, named accordingly."
             )
         return "parquet"
+    if named == "arrow" or (named is None and data.startswith(_ARROW)):
+        return "arrow"
     if named in ("jsonl", "csv", "tsv"):
         return named
     found = _sniff(data)

@@ -94,8 +94,8 @@ def test_kept_rows_are_the_input_byte_for_byte(project, purified):
 def test_the_ledger_has_one_line_per_row_with_its_reason(project, purified):
     folder, _ = project
     ledger = pl.read_parquet(folder / "out" / "ledger.parquet")
-    assert ledger.columns[:13] == [
-        "sample_id", "source_id", "line", "kept", "rank", "log_weight", "sample_weight", "pull",
+    assert ledger.columns[:14] == [
+        "sample_id", "source_id", "file", "line", "kept", "rank", "log_weight", "sample_weight", "pull",
         "push", "reason", "nearest_safe", "safe_similarity", "nearest_harmful",
     ]  # fmt: skip
     assert ledger.height == 60

@@ -153,7 +153,11 @@ def removed_samples(
     return Artifact(table=table)
 
 
-@cached_asset(group="purified", kinds={"polars"})
+@cached_asset(
+    group="purified",
+    kinds={"polars"},
+    source=lambda files, settings: {"named": files.custom},  # the ledger names the files
+)
 def purified_export(
     stage: Stage,
     custom_texts: Stored,
@@ -162,26 +166,28 @@ def purified_export(
     rejected_rows: pl.DataFrame,
 ) -> Artifact:
     """Files to take away: kept rows in the input's own format, the ledger, the rejected rows."""
-    from pathlib import Path
+    from sot_pipeline.texts.kept_rows import kept_file_type, write_kept_rows
 
-    from sot_pipeline.texts.kept_rows import write_kept_rows
-
-    source = Path(custom_texts.document["path"])
-    purified = stage.directory / f"purified.{custom_texts.document['file_type']}"
-    num_written = write_kept_rows(
-        source,
-        selected_samples["line"].to_list(),
-        purified,
-        expected_sha256=custom_texts.document["sha256"],
-    )
+    files = custom_texts.document["files"]
+    rows = _with_files(custom_texts)
+    kept = rows.join(selected_samples.select("sample_id"), on="sample_id", how="semi")
+    single = len(files) == 1
+    only = f"purified.{kept_file_type(custom_texts.document['file_type'])}"
+    num_written = 0
+    for file, name in zip(files, _export_names(files), strict=True):
+        num_written += write_kept_rows(
+            stage.store.root / file["path"],
+            kept.filter(pl.col("file") == file["name"])["line"].to_list(),
+            stage.directory / (only if single else f"purified/{name}"),
+            expected_sha256=file["sha256"],
+        )
     ledger = (
-        custom_texts.table()
-        .select("sample_id", "source_id", "line")
+        rows.select("sample_id", "source_id", "file", "line")
         .join(explanations, on="sample_id", how="left", maintain_order="left")
         .join(selected_samples.select("sample_id", "sample_weight"), on="sample_id", how="left",
               maintain_order="left")
         .select(
-            "sample_id", "source_id", "line", "kept", "rank", "log_weight",
+            "sample_id", "source_id", "file", "line", "kept", "rank", "log_weight",
             pl.col("sample_weight").fill_null(0.0), "pull", "push", "reason",
             "nearest_safe", "safe_similarity", "nearest_harmful", "harmful_similarity",
             "harmful_p_value",
@@ -190,6 +196,29 @@ def purified_export(
     ledger.write_parquet(stage.directory / "ledger.parquet")
     rejected_rows.write_ndjson(stage.directory / "rejected.jsonl")
     return Artifact(
-        document={"purified": purified.name, "num_kept": num_written},
-        metadata={"num_kept": num_written, "file": purified.name},
+        document={"purified": only if single else "purified", "num_kept": num_written},
+        metadata={
+            "num_kept": num_written,
+            "files": only if single else f"purified/ ({len(files)})",
+        },
+    )
+
+
+def _with_files(texts: Stored) -> pl.DataFrame:
+    """The rows of a text set with the name of the file of each; the table itself leaves the name
+    of an only file out."""
+    return texts.table().with_columns(pl.col("file").fill_null(texts.document["files"][0]["name"]))
+
+
+def _export_names(files: list[dict[str, Any]]) -> list[str]:
+    """Names for the purified files: those of the input, but for types that are written as another."""
+    from sot_pipeline.texts.kept_rows import kept_file_type
+    from sot_pipeline.texts.locate import unique_names
+
+    endings = [kept_file_type(file["file_type"]) for file in files]
+    return unique_names(
+        file["name"]
+        if ending == file["file_type"]
+        else f"{file['name'].split('.arrow')[0]}.{ending}"
+        for file, ending in zip(files, endings, strict=True)
     )

@@ -179,7 +179,7 @@ def _input_set(kind: Any, role: str, stored: Stored) -> Any:
     document = stored.document
     return kind(
         role=role,
-        name=document["path"].rsplit("/", 1)[-1],
+        name=document["name"],
         num_rows=stored.manifest["rows"],
         num_rejected=document["num_rejected"],
         format=f"{document['format']} in {document['file_type']}",

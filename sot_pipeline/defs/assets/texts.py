@@ -1,16 +1,19 @@
 """Text sets as tables: the custom rows, the two references, and what could not be read."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
 from sot_pipeline.defs.home import TaskFile
 from sot_pipeline.defs.settings import Settings
-from sot_pipeline.defs.sources import source_identity
-from sot_pipeline.defs.store import Artifact, Stored
+from sot_pipeline.defs.sources import source_description, source_files
+from sot_pipeline.defs.store import Artifact, Store, Stored
+
+if TYPE_CHECKING:
+    from sot_pipeline.texts.fetch import InputFile
+    from sot_pipeline.texts.text_set import FileRead
 
 ALL_READABLE = CheckSpec(
     "all_rows_readable", "Every row of the three text sets could be read; the others are listed."
@@ -19,33 +22,79 @@ ALL_READABLE = CheckSpec(
 
 def _source(name: str):
     def identify(files: TaskFile, settings: Settings) -> Mapping[str, Any]:
-        return source_identity(files, name)
+        return source_description(files, name)
 
     return identify
 
 
 def _sources(files: TaskFile, settings: Settings) -> Mapping[str, Any]:
-    return {name: source_identity(files, name) for name in ("custom", "safe", "harmful")}
+    return {name: source_description(files, name) for name in ("custom", "safe", "harmful")}
 
 
-def _read(stage: Stage, path: Path) -> Artifact:
-    from sot_pipeline.texts.read import read_texts
+def _read(stage: Stage, role: str) -> Artifact:
+    from sot_pipeline.texts.read import read_text_files
 
+    found = source_files(stage.files, role)
     texts = stage.settings.texts
-    text_set = read_texts(
-        path, format=texts.format, max_row_bytes=int(texts.max_row_megabytes * 1_000_000)
+    text_set = read_text_files(
+        {file.name: file.path for file in found},
+        format=texts.format,
+        max_row_bytes=int(texts.max_row_megabytes * 1_000_000),
     )
     text_set.rejected.write_parquet(stage.directory / "rejected.parquet")
+    files = [
+        _file_document(file, read, stage.store)
+        for file, read in zip(found, text_set.files, strict=True)
+    ]
     document = {
-        "path": str(path.resolve()),
+        "name": _short_list([file["name"] for file in files]),
+        "path": _short_list([file["location"] for file in files]),
         "sha256": text_set.sha256,
         "format": text_set.format,
         "file_type": text_set.file_type,
         "num_read": text_set.num_read,
         "num_rejected": text_set.rejected.height,
+        "licence": _short_list(list(dict.fromkeys(_licence_text(f["licence"]) for f in files))),
     }
+    rows = text_set.rows
+    if len(files) == 1:
+        # the name of the only file tells rows nothing, and a new one should make no work
+        rows = rows.with_columns(file=pl.lit(None, pl.String))
     shown = {name: value for name, value in document.items() if name != "sha256"}
-    return Artifact(table=text_set.rows, document=document, metadata=shown)
+    return Artifact(table=rows, document=document | {"files": files}, metadata=shown)
+
+
+def _file_document(file: "InputFile", read: "FileRead", store: Store) -> dict[str, Any]:
+    """Where a file is from, what it is and under which licence; `path` is where it lies, fetched
+    files by their path below the store."""
+    licence, origin = file.licence or "not stated", file.licence_from
+    if read.licences and origin != "task file":
+        counts = {name or "not stated": count for name, count in read.licences.items()}
+        licence, origin = (next(iter(counts)) if len(counts) == 1 else counts), "column"
+    fetched = file.path.is_relative_to(store.root)
+    return {
+        "name": file.name,
+        "location": file.location,
+        "path": str(file.path.relative_to(store.root) if fetched else file.path),
+        "sha256": read.sha256,
+        "bytes": read.num_bytes,
+        "revision": file.revision,
+        "licence": licence,
+        "licence_from": origin,
+        "format": read.format,
+        "file_type": read.file_type,
+        "num_read": read.num_read,
+        "num_rejected": read.num_rejected,
+    }
+
+
+def _licence_text(licence: str | Mapping[str, int]) -> str:
+    return licence if isinstance(licence, str) else ", ".join(licence)
+
+
+def _short_list(words: list[str]) -> str:
+    more = f" and {len(words) - 2} more" if len(words) > 3 else ""
+    return ", ".join(words[:2] if more else words) + more
 
 
 @cached_asset(
@@ -56,8 +105,8 @@ def _read(stage: Stage, path: Path) -> Artifact:
     source=_source("custom"),
 )
 def custom_texts(stage: Stage) -> Artifact:
-    """The fine-tuning rows to purify, one conversation each, in the file's order."""
-    return _read(stage, stage.files.custom)
+    """The fine-tuning rows to purify, one conversation each, in the files' order."""
+    return _read(stage, "custom")
 
 
 @cached_asset(
@@ -69,7 +118,7 @@ def custom_texts(stage: Stage) -> Artifact:
 )
 def safe_texts(stage: Stage) -> Artifact:
     """The trusted safe reference: rows of the same task, and good answers to risky prompts."""
-    return _read(stage, stage.files.safe)
+    return _read(stage, "safe")
 
 
 @cached_asset(
@@ -81,7 +130,7 @@ def safe_texts(stage: Stage) -> Artifact:
 )
 def harmful_texts(stage: Stage) -> Artifact:
     """The harmful reference: prompts answered as they should not be. Tasks may share it."""
-    return _read(stage, stage.files.harmful)
+    return _read(stage, "harmful")
 
 
 @cached_asset(
@@ -100,8 +149,11 @@ def rejected_rows(
     table = pl.concat(
         pl.read_parquet(stored.directory / "rejected.parquet").select(
             pl.lit(name).alias("text_set"),
-            pl.lit(stored.document["path"]).alias("file"),
-            pl.all(),
+            pl.col("file").replace_strict(
+                {file["name"]: file["location"] for file in stored.document["files"]},
+                return_dtype=pl.String,
+            ),
+            pl.exclude("file"),
         )
         for name, stored in sets.items()
     )
