@@ -10,7 +10,7 @@ class Purification(NamedTuple):
     """One purification of a task, as far as a comparison needs it.
 
     Attributes:
-        custom, safe, harmful: The text sets: `sample_id, source_id, line`, in order.
+        custom, safe, harmful: The text sets: `sample_id, source_id, file, line`, in order.
         rows: One line per custom row: `sample_id, kept, rank, log_weight`.
         training_weights: `sample_id, sample_weight` of the rows that stay.
         pull_cost, push_cost: `[n, m_safe]`, `[n, m_harmful]`.
@@ -44,6 +44,7 @@ SCHEMA = {
     "text_set": pl.String,
     "sample_id": pl.String,
     "source_id": pl.String,
+    "file": pl.String,
     "line": pl.Int64,
     "rank_before": pl.Int64,
     "rank_after": pl.Int64,
@@ -117,7 +118,7 @@ def _learned(version: Purification) -> pl.DataFrame:
 def _rows_of(name: str, before: Purification, after: Purification) -> pl.DataFrame:
     """Rows of a text set that came or went."""
     old, new = (getattr(version, name) for version in (before, after))
-    columns = ["sample_id", "source_id", pl.col("line").cast(pl.Int64)]
+    columns = ["sample_id", "source_id", "file", pl.col("line").cast(pl.Int64)]
     added = new.join(old, on="sample_id", how="anti", maintain_order="left")
     gone = old.join(new, on="sample_id", how="anti", maintain_order="left")
     return pl.concat(
@@ -137,13 +138,13 @@ def _flipped(before: Purification, after: Purification) -> pl.DataFrame:
         new.join(old, on="sample_id", suffix="_before", maintain_order="left")
         .filter(pl.col("kept") != pl.col("kept_before"))
         .sort("rank")
-        .join(after.custom.select("sample_id", "source_id", "line"), on="sample_id",
+        .join(after.custom.select("sample_id", "source_id", "file", "line"), on="sample_id",
               maintain_order="left")
         .select(
             pl.when("kept").then(pl.lit("newly_kept")).otherwise(pl.lit("newly_removed"))
             .alias("change"),
             pl.lit("custom").alias("text_set"),
-            "sample_id", "source_id", pl.col("line").cast(pl.Int64),
+            "sample_id", "source_id", "file", pl.col("line").cast(pl.Int64),
             pl.col("rank_before").cast(pl.Int64),
             pl.col("rank").cast(pl.Int64).alias("rank_after"),
             "log_weight_before",

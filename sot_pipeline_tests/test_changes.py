@@ -14,8 +14,8 @@ WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.floats(0.1, 5), min_size
 def texts(ids: str) -> pl.DataFrame:
     lines = pl.Series("line", range(1, len(ids) + 1), dtype=pl.Int64)
     return pl.DataFrame(
-        {"sample_id": list(ids), "source_id": [None] * len(ids)},
-        schema_overrides={"source_id": pl.String},
+        {"sample_id": list(ids), "source_id": [None] * len(ids), "file": [None] * len(ids)},
+        schema_overrides={"source_id": pl.String, "file": pl.String},
     ).with_columns(lines)
 
 

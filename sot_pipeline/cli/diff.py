@@ -148,24 +148,36 @@ def _print(document: dict[str, Any], changes: pl.DataFrame) -> None:
             print(f"{name}: {shown[0]} -> {shown[1]}")
     texts = changes.filter(pl.col("change").is_in(["added", "gone"]))
     _print_rows(
-        "rows of the text sets", texts, ["text_set", "change", "line", "sample_id", "source_id"]
+        "rows of the text sets",
+        texts,
+        ["text_set", "change", "file", "line", "sample_id", "source_id"],
     )
     flips = changes.filter(pl.col("change").str.starts_with("newly"))
     _print_rows(
         "custom rows on the other side of the cut",
         flips,
-        ["change", "line", "rank_before", "rank_after", "sample_id", "because", "because_of"],
+        [
+            "change",
+            "file",
+            "line",
+            "rank_before",
+            "rank_after",
+            "sample_id",
+            "because",
+            "because_of",
+        ],
     )
 
 
 def _print_rows(title: str, rows: pl.DataFrame, columns: list[str]) -> None:
     if rows.is_empty():
         return
-    shown = rows.select(columns).head(SHOWN_ROWS)
+    known = [name for name in columns if rows[name].null_count() < rows.height]
+    shown = rows.select(known).head(SHOWN_ROWS)
     more = rows.height - shown.height
     table(
         f"\n{title}",
-        columns,
+        known,
         [["" if value is None else str(value) for value in row] for row in shown.iter_rows()],
         note=f"and {more:,} more: --out FILE writes all" if more else "",
     )

@@ -152,7 +152,7 @@ def purification(artefacts: dict[str, Stored]):
 
     fit = load_fit(artefacts["sample_weights"].directory / "fit")
     texts = {
-        name: artefacts[f"{name}_texts"].table().select("sample_id", "source_id", "line")
+        name: artefacts[f"{name}_texts"].table().select("sample_id", "source_id", "file", "line")
         for name in ("custom", "safe", "harmful")
     }
     return Purification(
