@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,15 @@ NEEDED = (
 SCORERS = {"top_k": "sample_weights", "calibrated": "calibration"}  # whose fit scores a row
 
 
+class ScoredFile(NamedTuple):
+    """The rows of a file, their vectors, and what a task makes of them."""
+
+    scores: pl.DataFrame  # as `score_rows` returns them
+    rejected: pl.DataFrame
+    messages: pl.Series  # JSON text of each row's conversation
+    vectors: np.ndarray  # [rows, dimension]
+
+
 def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Log-weights of the rows of a file, on the scale of the task's own rows.
 
@@ -37,6 +46,12 @@ def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.Data
     Raises:
         InputError: the task has no solved weights, or the file cannot be read.
     """
+    scored = score_file(home, task, file)
+    return scored.scores, scored.rejected
+
+
+def score_file(home: Home, task: str, file: Path) -> ScoredFile:
+    """As `score_rows`, with the rows' conversations and vectors."""
     from sot_pipeline.embedding.views import embed_rows, vectors_fingerprint, view_for
     from sot_pipeline.selection import nearest_reference
     from sot_pipeline.texts.read import read_texts
@@ -83,7 +98,7 @@ def score_rows(home: Home, task: str, file: Path) -> tuple[pl.DataFrame, pl.Data
             "harmful_p_value"
         ),
     )
-    return table, texts.rejected
+    return ScoredFile(table, texts.rejected, texts.rows["messages"], vectors)
 
 
 def _scorer(store: Store, selected: Stored) -> Stored:
