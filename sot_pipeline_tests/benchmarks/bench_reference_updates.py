@@ -10,208 +10,227 @@ folder holds them and says what they mean. The harmful rows' text is never shown
 """
 
 import time
-from collections.abc import Callable
-from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.cluster import KMeans
-from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sot_pipeline.embedding.views import ANSWER_SHARE, compose
 from sot_pipeline.references.representatives import REACH_QUANTILE, representatives, suspicion
 from sot_pipeline.selection import top_k
-from sot_pipeline.transport.cost import cosine_cost, directions_from, pooled_mean
+from sot_pipeline.transport.cost import directions_from
 from sot_pipeline.transport.diagnostics import reference_coverage
-from sot_pipeline.transport.fit import PushPullFit, extend
 from sot_pipeline.transport.push_pull import learn_weights
-from sot_pipeline_tests.benchmarks.real_sets import Load, Set, average_precision, rivals
+from sot_pipeline_tests.benchmarks.reference_updates import (
+    CHOICES,
+    FALSE_ALARMS,
+    KEEP,
+    OURS,
+    Bench,
+    Measures,
+    Solved,
+    Update,
+    detection,
+)
 
 pytestmark = pytest.mark.bench
-SEEDS = range(5)
+SEEDS = range(3)
 COUNTS = (20, 50, 100)
-OURS = "coverage by suspicion"
 SIMPLE = ("centroid difference", "20-nearest-neighbour margin")
-FALSE_ALARMS = 0.05
-KEEP = 0.8
 NEAR = 0.3  # cost below which an evaluated row may be a variant of an accepted one
-
-Measures = dict[str, float]
-
-
-class Bench:
-    """The task, the attacks, and what does not change between the runs."""
-
-    def __init__(self, load: Load, shared_data) -> None:
-        self.custom, self.safe = load("custom_alpaca_p10"), load("safe_alpaca")
-        self.harmful, self.attacks = load("harmful_reference"), load("attack_evolving")
-        self.columns = pl.read_parquet(shared_data / "attack_evolving.parquet")
-        self.answered = self.columns["response"].is_not_null().to_numpy()
-        self.is_control = (self.columns["label"] == "benign").to_numpy()
-        self.is_harmful = self.attacks.is_harmful
-        self.center = pooled_mean(self.safe.vectors)
-        self.pull = self.cost(self.custom.vectors, self.safe)
-        self.push = self.cost(self.custom.vectors, self.harmful)
-        self.before = self.solve(np.zeros(0, dtype=int))
-
-    def cost(self, vectors: np.ndarray, reference: Set) -> np.ndarray:
-        return cosine_cost(vectors, reference.vectors, center=self.center)
-
-    @cached_property
-    def prompts(self) -> np.ndarray:
-        """Vectors of the attacks' prompts alone, as a row without an answer has."""
-        width = self.attacks.vectors.shape[1] // 2
-        asked = self.attacks.vectors[:, :width] / np.sqrt(1 - ANSWER_SHARE)
-        return compose(asked, asked)
-
-    @cached_property
-    def weights(self) -> np.ndarray:
-        own = self.before.fit.log_weights
-        return np.sqrt(suspicion(self.before.scores(self.attacks.vectors), own))
-
-    def solve(self, accepted: np.ndarray) -> "Solved":
-        """The task's weights with these attacks in its harmful reference."""
-        start = time.perf_counter()
-        added = self.attacks.take(accepted)
-        push = self.push
-        if len(accepted):
-            push = np.concatenate([push, self.cost(self.custom.vectors, added)], axis=1)
-        fit = learn_weights(self.pull, push)
-        assert fit.converged
-        reference = Set(self.harmful.rows, self.harmful.vectors).and_also(added)
-        return Solved(self, fit, reference, time.perf_counter() - start)
-
-    def mined(self, seed: int) -> np.ndarray:
-        """Half of the attacks: goals, or rows where the set names no goal."""
-        key = self.columns["goal"].fill_null(self.columns["id"]).to_numpy()
-        groups = np.unique(key)
-        chosen = np.random.default_rng(seed).permutation(groups)[: len(groups) // 2]
-        return np.isin(key, chosen)
-
-    def candidates(self, mined: np.ndarray, quantile: float) -> tuple[np.ndarray, float]:
-        """Mined rows far from both references, and the harmful reference's reach."""
-        coverage = reference_coverage(
-            self.attacks.vectors, self.safe.vectors, self.harmful.vectors,
-            center=self.center, quantile=quantile,
-        )  # fmt: skip
-        return np.flatnonzero(mined & coverage.uncovered), coverage.harmful_radius
+MIXED = "attacks among controls"
+MEASURES = ("auroc", "ap", "recall")
+HEAD = [
+    "choice", "proposed", "accepted", "AUROC", "AP", "recall", "± AP", "harmful left",
+    "benign lost", "AP on the task", "seconds",
+]  # fmt: skip
 
 
-class Solved(NamedTuple):
-    bench: Bench
-    fit: PushPullFit
-    reference: Set
-    seconds: float
-
-    def scores(self, vectors: np.ndarray) -> np.ndarray:
-        costs = [self.bench.cost(vectors, each) for each in (self.bench.safe, self.reference)]
-        return extend(self.fit, tuple(costs))
-
-    def simple_scores(self, name: str, vectors: np.ndarray) -> np.ndarray:
-        return dict(rivals(vectors, self.bench.safe.vectors, self.reference.vectors))[name]()
-
-    def on_the_task(self) -> Measures:
-        """What the cut does to the task's own rows."""
-        harmful = self.bench.custom.is_harmful
-        kept = top_k(self.fit.log_weights, keep_fraction=KEEP)
-        return {
-            "left": float((kept & harmful).sum()),
-            "lost": float((~kept & ~harmful).sum()),
-            "task_ap": average_precision(self.fit.log_weights, harmful, ~harmful),
-        }
-
-
-class Question(NamedTuple):
-    """What a choice of rows is given."""
-
-    directions: np.ndarray
-    count: int
-    reach: float
-    weights: np.ndarray
-    rng: np.random.Generator
-
-
-def at_random(q: Question) -> np.ndarray:
-    return q.rng.permutation(len(q.directions))[: q.count]
-
-
-def farthest_first(q: Question) -> np.ndarray:
-    chosen = [int(q.rng.integers(len(q.directions)))]
-    nearest = 1 - q.directions @ q.directions[chosen[0]]
-    while len(chosen) < min(q.count, len(q.directions)):
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, 1 - q.directions @ q.directions[chosen[-1]])
-    return np.array(chosen)
-
-
-def medoids(q: Question) -> np.ndarray:
-    """Of k-means clusters, the row nearest to the mean of each."""
-    num_clusters = min(q.count, len(q.directions))
-    means = KMeans(num_clusters, n_init=1, random_state=int(q.rng.integers(2**31)))
-    labels = means.fit_predict(q.directions)
-    chosen = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        chosen.append(members[(q.directions[members] @ means.cluster_centers_[label]).argmax()])
-    return np.array(chosen)
-
-
-def covering(q: Question) -> np.ndarray:
-    alike = np.ones(len(q.directions))
-    return representatives(q.directions, q.count, reach=q.reach, weights=alike).rows
-
-
-def covering_by_suspicion(q: Question) -> np.ndarray:
-    return representatives(q.directions, q.count, reach=q.reach, weights=q.weights).rows
-
-
-CHOICES: dict[str, Callable[[Question], np.ndarray]] = {
-    "random": at_random,
-    "farthest first": farthest_first,
-    "k-medoids": medoids,
-    "coverage": covering,
-    OURS: covering_by_suspicion,
-}
-
-
-def proposed(
-    bench: Bench, pool: np.ndarray, count: int, choice: str, seed: int, quantile=REACH_QUANTILE
-) -> np.ndarray:
-    rows, reach = bench.candidates(pool, quantile)
-    directions = directions_from(bench.attacks.vectors[rows], bench.center)
-    question = Question(
-        directions, count, reach, bench.weights[rows], np.random.default_rng(seed)
-    )
-    return rows[CHOICES[choice](question)]
-
-
-def detection(scores: np.ndarray, harmful: np.ndarray, control: np.ndarray) -> Measures:
-    """How well low scores tell harmful rows from controls, in %."""
-    both = harmful | control
-    alarm = np.quantile(scores[control], FALSE_ALARMS)
-    return {
-        "auroc": 100 * float(roc_auc_score(harmful[both], -scores[both])),
-        "ap": 100 * float(average_precision_score(harmful[both], -scores[both])),
-        "recall": 100 * float((scores[harmful] < alarm).mean()),
-    }
+@pytest.fixture(scope="module")
+def bench(load, shared_data) -> Bench:
+    return Bench(load, shared_data)
 
 
 def mean(outcomes: list[Measures]) -> Measures:
     return {name: float(np.mean([each[name] for each in outcomes])) for name in outcomes[0]}
 
 
-def spread(outcomes: list[Measures], name: str) -> float:
-    return float(np.std([each[name] for each in outcomes], ddof=1))
+def cells(name: str, outcomes: list[Measures]) -> list[str]:
+    m = mean(outcomes)
+    spread = np.std([each["ap"] for each in outcomes], ddof=1)
+    return [
+        name, f"{m['proposed']:.0f}", f"{m['accepted']:.1f}", f"{m['auroc']:.1f}", f"{m['ap']:.1f}",
+        f"{m['recall']:.1f}", f"{spread:.1f}", f"{m['left']:.1f}", f"{m['lost']:.1f}",
+        f"{m['task_ap']:.1f}", f"{m['seconds']:.1f}",
+    ]  # fmt: skip
 
 
 def print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
     print(f"\n{title}\n\n| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for row in rows:
-        print(f"| {' | '.join(row)} |")
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
-@pytest.fixture(scope="module")
-def bench(load, shared_data) -> Bench:
-    return Bench(load, shared_data)
+def judged(bench: Bench, seed: int) -> np.ndarray:
+    """The half that was not mined, of rows with an answer."""
+    return ~bench.mined(seed) & bench.answered
+
+
+def before(bench: Bench) -> list[Measures]:
+    none = np.zeros(0, dtype=int)
+    return [Update(none, none, bench.before).described(judged(bench, seed)) for seed in SEEDS]
+
+
+@pytest.mark.parametrize(("pool", "counts"), [(MIXED, COUNTS), ("attacks alone", (50,))])
+def test_accepted_rows_find_their_kin(bench, pool, counts, capsys):
+    """Rows with an answer, as the pipeline reads reference rows."""
+    at_first = before(bench)
+    table, found = [cells("before", at_first)], {}
+    for count in counts:
+        for choice in CHOICES:
+            outcomes = [
+                bench.update(pool, count, choice, seed).described(judged(bench, seed))
+                for seed in SEEDS
+            ]
+            table.append(cells(choice, outcomes))
+            found[choice, count] = mean(outcomes)
+    with capsys.disabled():
+        print_table(f"{pool}, {len(SEEDS)} splits", HEAD, table)
+    ours = found[OURS, 50]
+    assert ours["ap"] >= mean(at_first)["ap"] + 4
+    assert ours["left"] <= mean(at_first)["left"] + 1
+    assert ours["lost"] <= mean(at_first)["lost"] + 5
+    if pool == MIXED:
+        rivals = [found[choice, 50]["ap"] for choice in CHOICES if choice != OURS]
+        assert ours["ap"] >= max(rivals) - 0.2
+
+
+def test_simple_scores_learn_from_the_same_rows(bench, capsys):
+    table = []
+    for count in (0, *COUNTS):
+        found: dict[str, list[Measures]] = {}
+        for seed in SEEDS:
+            solved = bench.update(MIXED, count, OURS, seed).after if count else bench.before
+            rows = judged(bench, seed)
+            scores = {name: bench.rows.simple_scores(solved, name) for name in SIMPLE}
+            scores["push-pull"] = bench.rows.scores(solved)
+            for name, values in scores.items():
+                found.setdefault(name, []).append(
+                    detection(values, rows & bench.is_harmful, rows & bench.is_control)
+                )
+            if count:
+                rows &= bench.rows.cost_to(solved.accepted).min(axis=1) > NEAR
+                found.setdefault("push-pull, near variants of accepted rows left out", []).append(
+                    detection(scores["push-pull"], rows & bench.is_harmful, rows & bench.is_control)
+                )
+        for name, outcomes in found.items():
+            m = mean(outcomes)
+            table.append([f"{count}", name, *(f"{m[each]:.1f}" for each in MEASURES)])
+    with capsys.disabled():
+        print_table("the same accepted rows", ["proposed", "score", "AUROC", "AP", "recall"], table)
+
+
+def test_every_family_of_attacks(bench, capsys):
+    """Rows flagged at 5 % false alarms over all controls, and where the false alarms are."""
+    family = bench.columns.select(pl.concat_str("attack", "language", separator=", "))
+    names = family.to_series().to_numpy()
+    shares: dict[str, list[list[float]]] = {}
+    for seed in SEEDS:
+        rows = judged(bench, seed)
+        for column, solved in enumerate((bench.before, bench.update(MIXED, 50, OURS, seed).after)):
+            scores = bench.rows.scores(solved)
+            flagged = scores < np.quantile(scores[rows & bench.is_control], FALSE_ALARMS)
+            for kind, of in (("harmful", bench.is_harmful), ("control", bench.is_control)):
+                for name in np.unique(names[rows & of]):
+                    one = rows & of & (names == name)
+                    columns = shares.setdefault(f"{kind}: {name}", [[], [], []])
+                    columns[column].append(100 * float(flagged[one].mean()))
+                    columns[2].append(float(one.sum()))
+    table = [
+        [name, f"{np.mean(num):.0f}", f"{np.mean(first):.1f}", f"{np.mean(then):.1f}"]
+        for name, (first, then, num) in sorted(shares.items())
+    ]
+    with capsys.disabled():
+        print_table("flagged, %, 50 proposed", ["rows", "judged", "before", "after"], table)
+
+
+def test_prompts_without_an_answer(bench, capsys):
+    """What reference rows without an answer would be worth, were they read. Harmful prompts are
+    judged against the controls' prompts alone, so that a missing answer is no mark of harm."""
+    language = bench.columns["language"].to_numpy()
+    alone = bench.is_harmful & ~bench.answered
+    table, auroc = [], {}
+    for pool in (None, MIXED, "all rows"):
+        outcomes = []
+        for seed in SEEDS:
+            solved = bench.before if pool is None else bench.update(pool, 50, OURS, seed).after
+            scores, rows = bench.prompts.scores(solved), ~bench.mined(seed)
+            control = rows & bench.is_control
+            found = detection(scores, rows & alone, control)
+            for each in np.unique(language[alone]):
+                one = rows & alone & (language == each)
+                found[f"{each}"] = detection(scores, one, control)["auroc"]
+            rows &= bench.answered
+            whole = bench.rows.scores(solved)
+            kinds = rows & bench.is_harmful, rows & bench.is_control
+            found["AP with answers"] = detection(whole, *kinds)["ap"]
+            outcomes.append(found | {"harmful left": solved.on_the_task()["left"]})
+        m = mean(outcomes)
+        auroc[pool] = m["auroc"]
+        table.append([pool or "before", *(f"{value:.1f}" for value in m.values())])
+    with capsys.disabled():
+        print_table("prompts alone, 50 proposed; by language: AUROC", ["from", *m], table)
+    assert auroc["all rows"] >= auroc[MIXED] + 10
+
+
+def test_how_far_is_far_from_both_references(bench, capsys):
+    table = []
+    for quantile in (0.99, 0.9, REACH_QUANTILE, 0.5):
+        outcomes = []
+        for seed in SEEDS:
+            update = bench.update(MIXED, 50, OURS, seed, quantile)
+            far = {"far": len(update.candidates), "of": bench.is_harmful[update.candidates].mean()}
+            outcomes.append(update.described(judged(bench, seed)) | far)
+        m = mean(outcomes)
+        found = [f"{quantile}", f"{m['far']:.0f}", f"{m['of']:.0%}"]
+        table.append([*found, *cells("", outcomes)[1:7]])
+    head = ["quantile", "rows farther", "of them harmful", *HEAD[1:7]]
+    with capsys.disabled():
+        print_table("reach of the references", head, table)
+
+
+def test_the_tasks_own_removed_rows(bench, capsys):
+    """Without a file the candidates are rows that the cut removed."""
+    own = bench.before.fit.log_weights
+    removed = np.flatnonzero(~top_k(own, keep_fraction=KEEP))
+    custom = bench.custom.take(removed)
+    coverage = reference_coverage(
+        custom.vectors, bench.safe.vectors, bench.harmful.vectors,
+        center=bench.center, quantile=REACH_QUANTILE,
+    )  # fmt: skip
+    far = custom.where(coverage.uncovered)
+    weights = np.sqrt(suspicion(own[removed][coverage.uncovered], own))
+    directions = directions_from(far.vectors, bench.center)
+    table = []
+    for count in COUNTS:
+        start = time.perf_counter()
+        chosen = representatives(
+            directions, count, reach=coverage.harmful_radius, weights=weights
+        ).rows
+        seconds = time.perf_counter() - start
+        accepted = far.take(chosen).where(far.is_harmful[chosen])
+        added = bench.cost(bench.custom.vectors, accepted.vectors)
+        fit = learn_weights(bench.pull, np.concatenate([bench.push, added], axis=1))
+        m = Solved(bench, fit, np.zeros(0, dtype=int), 0.0).on_the_task()
+        table.append(
+            [
+                f"{len(far.rows)}", f"{far.is_harmful.mean():.0%}", f"{len(chosen)}",
+                f"{len(accepted.rows)}", f"{m['left']:.0f}", f"{m['lost']:.0f}",
+                f"{m['task_ap']:.1f}", f"{seconds:.2f}",
+            ]
+        )  # fmt: skip
+    head = [
+        "far removed rows", "of them harmful", "proposed", "accepted", "harmful left",
+        "benign lost", "AP on the task", "s to choose",
+    ]  # fmt: skip
+    with capsys.disabled():
+        print_table("the task's own removed rows", head, table)
