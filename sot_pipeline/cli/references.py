@@ -177,7 +177,7 @@ def _print_proposed(document: dict[str, Any], with_text: list[dict[str, Any]]) -
     for row in with_text:
         print(f"\n{row['id']}")
         for turn in row["messages"]:
-            print(f"  {turn['role']}: {turn['content'][:EXCERPT]}")
+            print(f"  {turn['role']}: {_printable(turn['content'][:EXCERPT])}")
     say("read the rows in this file, then `sot references accept` or `reject`:")
     print(document["path"])
 
@@ -192,3 +192,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['rank']:,}",
         f"{row['cut_rank']:,}",
     ]
+
+
+def _printable(text: str) -> str:
+    """On one line, without what would steer a terminal."""
+    return "".join(each if each.isprintable() else " " for each in text)

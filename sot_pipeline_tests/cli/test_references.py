@@ -150,6 +150,17 @@ def test_text_is_shown_on_request_only(sot):
     assert not any("messages" in each for each in hidden)
 
 
+def test_shown_text_cannot_steer_the_terminal(sot):
+    rng = random.Random(2)
+    hostile = [{**row(rng, NEW_WORDS), "prompt": f"\x1b[2J hello {i} \x9b"} for i in range(20)]
+    write_jsonl(sot.folder / "hostile.jsonl", hostile)
+    arguments = ("propose", "small", "--from", "hostile.jsonl", "--show-text")
+    code, out, err = sot("references", *arguments)
+    assert code == 0, err
+    assert "[2J hello" in out
+    assert not {"\x1b", "\x9b"} & set(out + err)
+
+
 def test_without_a_file_the_tasks_removed_rows_are_looked_at(sot):
     found = sot.references("propose", "small")
     assert found["num_rows"] == 12
