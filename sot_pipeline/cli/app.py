@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from sot_pipeline.cli.options import HomeOption, JsonOption
 from sot_pipeline.cli.output import FAILED, say
+from sot_pipeline.cli.references import references
 from sot_pipeline.errors import InputError
 
 app = typer.Typer(
@@ -17,14 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(references)
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", help="Folder of tasks, store and history [default: ./data or $SOT_HOME]"
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout")]
 TaskOption = Annotated[str | None, typer.Option("--task", help="Name of the task")]
 SetOption = Annotated[
     list[str] | None,

@@ -54,6 +54,8 @@ def prepare_task(
             raise InputError("give a file of rows, or --task with the name of an earlier task")
         task = home.read_task(name)
         given = {key: _found(sources, home) for key, sources in sets.items() if sources}
+        if "harmful" in given:
+            given["harmful"] += _accepted(home, name, given["harmful"])
         save_settings(home, name, task.model_copy(update=given), flags, assignments)
         return name
     missing = [f"--{key}" for key in ("safe", "harmful") if not sets[key]]
@@ -64,8 +66,11 @@ def prepare_task(
         )
     name = name or task_name(custom)
     earlier = home.read_task(name) if home.task_path(name).exists() else None
+    references = _found(harmful, home)
     task = TaskFile(
-        custom=_found(custom, home), safe=_found(safe, home), harmful=_found(harmful, home)
+        custom=_found(custom, home),
+        safe=_found(safe, home),
+        harmful=references + _accepted(home, name, references),
     )
     if earlier is not None:
         # the same file purified again keeps what finetune and evaluate were told about it
@@ -94,6 +99,14 @@ def _found(sources: Sequence[str], home: Home) -> tuple[str, ...]:
     for source in whole:
         located(source, home.fetched)
     return whole
+
+
+def _accepted(home: Home, name: str, harmful: tuple[str, ...]) -> tuple[str, ...]:
+    """The task's accepted reference rows, which another harmful reference does not undo."""
+    from sot_pipeline.references.ledger import ACCEPTED
+
+    path = home.references(name) / ACCEPTED
+    return (str(path),) if path.exists() and str(path) not in harmful else ()
 
 
 def task_name(sources: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 data/
   settings.yaml       defaults of this project (optional)
   tasks/NAME.yaml     one fine-tuning task: its text sets and settings
+  references/NAME/    rows proposed for its harmful reference, and those accepted
   store/              artefacts, row cache, catalogue, fetched files
   dagster_home/       history of runs
 """
@@ -117,6 +118,10 @@ class Home:
     @property
     def tasks(self) -> Path:
         return self.root / "tasks"
+
+    def references(self, name: str) -> Path:
+        """Proposed and accepted rows of a task's harmful reference."""
+        return self.root / "references" / name
 
     @property
     def dagster(self) -> Path:

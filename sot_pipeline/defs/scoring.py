@@ -1,7 +1,7 @@
 """Score rows that no task has seen, against the solved weights of one."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,15 @@ NEEDED = (
 SCORERS = {"top_k": "sample_weights", "calibrated": "calibration"}  # whose fit scores a row
 
 
+class ScoredRows(NamedTuple):
+    """The rows of a source, their vectors, and what a task makes of them."""
+
+    scores: pl.DataFrame  # as `score_rows` returns them
+    rejected: pl.DataFrame
+    messages: pl.Series  # JSON text of each row's conversation
+    vectors: np.ndarray  # [rows, dimension]
+
+
 def score_rows(home: Home, task: str, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Log-weights of the rows of a source, on the scale of the task's own rows.
 
@@ -37,6 +46,12 @@ def score_rows(home: Home, task: str, source: str) -> tuple[pl.DataFrame, pl.Dat
     Raises:
         InputError: the task has no solved weights, or the source cannot be read.
     """
+    scored = score_source(home, task, source)
+    return scored.scores, scored.rejected
+
+
+def score_source(home: Home, task: str, source: str) -> ScoredRows:
+    """As `score_rows`, with the rows' conversations and vectors."""
     from sot_pipeline.embedding.views import embed_rows, vectors_fingerprint, view_for
     from sot_pipeline.selection import nearest_reference
     from sot_pipeline.texts.fetch import input_files
@@ -85,7 +100,7 @@ def score_rows(home: Home, task: str, source: str) -> tuple[pl.DataFrame, pl.Dat
             "harmful_p_value"
         ),
     )
-    return table, texts.rejected
+    return ScoredRows(table, texts.rejected, texts.rows["messages"], vectors)
 
 
 def _scorer(store: Store, selected: Stored) -> Stored:

@@ -80,7 +80,8 @@ def loader(shared_data: Path, cache: Path) -> Load:
     def load(name: str, parts: Parts = PIPELINE) -> Set:
         if (name, parts) not in known:
             rows = _read(shared_data, name)
-            prompt, response = rows["prompt"], rows["response"]
+            prompt = rows["prompt"]
+            response = rows["response"].fill_null(prompt)  # as the pipeline's view "apart"
             if parts == "whole":
                 vectors = vectors_of(prompt, response)
             else:

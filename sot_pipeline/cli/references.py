@@ -1,0 +1,199 @@
+"""`sot references`: rows for a task's harmful reference, proposed, then accepted or refused."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sot_pipeline.cli.options import HomeOption, JsonOption
+from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, print_json, say, shown_progress, table
+
+references = typer.Typer(
+    name="references",
+    help="Keep a task's harmful reference up to date; nothing changes until a person accepts.",
+    no_args_is_help=True,
+)
+
+EXCERPT = 400  # characters
+TaskArgument = Annotated[str, typer.Argument(help="A purified task")]
+PendingArgument = Annotated[
+    str | None, typer.Argument(help="Pending file, or a part of its name [the only one]")
+]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only the row of this id")]
+ExceptOption = Annotated[
+    list[str] | None, typer.Option("--except", help="All rows but the one of this id")
+]
+
+
+@references.command()
+def propose(
+    task: TaskArgument,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="File of new rows or attacks [rows that the cut removed]"),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Most rows to propose")] = 20,
+    show_text: Annotated[bool, typer.Option(help="Print the rows, which may be harmful")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Pick rows far from both references that stand for many, and write them for a person to read."""
+    from sot_pipeline.defs.home import Home
+    from sot_pipeline.defs.references import propose_rows
+
+    with shown_progress():
+        found = propose_rows(Home(home), task, sources or [], count=count)
+    document = found._asdict() | {"task": task, "path": str(found.path) if found.path else None}
+    if not show_text:
+        document["rows"] = [{"id": row["id"], **row["proposal"]} for row in found.rows]
+    if json:
+        print_json(document)
+    else:
+        _print_proposed(document, found.rows if show_text else [])
+    sys.exit(FINDINGS if found.num_without_answer + found.num_unreadable else DONE)
+
+
+@references.command("list")
+def list_(
+    task: Annotated[str | None, typer.Argument(help="Only this task")] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What waits for an answer, and what was accepted and refused."""
+    from sot_pipeline.defs.home import Home
+    from sot_pipeline.defs.references import ledger_of
+
+    place = Home(home)
+    tasks = {}
+    for name in place.task_names() if task is None else [task]:
+        ledger = ledger_of(place, name)
+        tasks[name] = {
+            "pending": {file: len(rows) for file, rows in ledger.pending().items()},
+            "num_accepted": len(ledger.accepted()),
+            "num_refused": len(ledger.refused_ids()),
+        }
+    if json:
+        print_json({"tasks": tasks})
+        return
+    table(
+        "",
+        ["task", "pending", "accepted", "refused"],
+        [
+            [
+                name,
+                ", ".join(f"{file} ({count:,})" for file, count in found["pending"].items()),
+                f"{found['num_accepted']:,}",
+                f"{found['num_refused']:,}",
+            ]
+            for name, found in tasks.items()
+        ],
+    )
+
+
+@references.command()
+def accept(
+    task: TaskArgument,
+    pending: PendingArgument = None,
+    only: OnlyOption = None,
+    exclude: ExceptOption = None,
+    purify: Annotated[bool, typer.Option(help="Purify the task again at once")] = True,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add pending rows to the task's harmful reference, and purify the task again."""
+    from sot_pipeline.defs.home import Home
+    from sot_pipeline.defs.references import accept_rows
+    from sot_pipeline.references.ledger import Chosen
+
+    place = Home(home)
+    accepted = accept_rows(place, task, pending, Chosen(only or (), exclude or ()))
+    document: dict[str, Any] = {
+        "task": task,
+        "num_accepted": len(accepted.rows),
+        "path": str(accepted.path),
+    }
+    say(f"{len(accepted.rows):,} rows are new in {accepted.path}")
+    if purify:
+        document |= _purify(place, task)
+    if json:
+        print_json(document)
+    sys.exit(FAILED if document.get("error") else DONE)
+
+
+@references.command()
+def reject(
+    task: TaskArgument,
+    pending: PendingArgument = None,
+    only: OnlyOption = None,
+    exclude: ExceptOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Drop pending rows, and never propose them again."""
+    from sot_pipeline.defs.home import Home
+    from sot_pipeline.defs.references import refuse_rows
+    from sot_pipeline.references.ledger import Chosen
+
+    rows = refuse_rows(Home(home), task, pending, Chosen(only or (), exclude or ()))
+    say(f"{len(rows):,} rows of {task} will not be proposed again")
+    if json:
+        print_json({"task": task, "num_refused": len(rows)})
+
+
+def _purify(place: Any, task: str) -> dict[str, Any]:
+    """Purify a task as `sot purify --task` does; the outcome in a few values."""
+    from sot_pipeline.cli.runs import run_job
+
+    with shown_progress():
+        outcome = run_job(place, task, "purify")
+    for check in outcome.failed_checks:
+        say(f"warning: {check.asset}: {check.check}: {check.description}")
+    if outcome.error is not None:
+        say(f"error: {outcome.error}")
+    return {"run_id": outcome.run_id, "error": outcome.error,
+            "checks": [vars(check) for check in outcome.checks]}  # fmt: skip
+
+
+def _print_proposed(document: dict[str, Any], with_text: list[dict[str, Any]]) -> None:
+    left_out = {"without an answer": document["num_without_answer"],
+                "unreadable": document["num_unreadable"]}  # fmt: skip
+    for reason, count in left_out.items():
+        if count:
+            say(f"left out: {count:,} rows {reason}; a reference row is a prompt with its answer")
+    say(
+        f"{document['num_far']:,} of {document['num_rows']:,} rows are far from both references, "
+        f"{document['num_candidates']:,} of them new"
+    )
+    if document["path"] is None:
+        say("nothing to propose")
+        return
+    table(
+        "",
+        ["id", "source", "stands for", "safe", "harmful", "rank", "cut at"],
+        [_cells({"id": row["id"], **row.get("proposal", row)}) for row in document["rows"]],
+        note=f"together {document['num_covered']:,} rows; similarity to the nearest reference row",
+    )
+    for row in with_text:
+        print(f"\n{row['id']}")
+        for turn in row["messages"]:
+            print(f"  {turn['role']}: {_printable(turn['content'][:EXCERPT])}")
+    say("read the rows in this file, then `sot references accept` or `reject`:")
+    print(document["path"])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["id"],
+        Path(row["source"]).name,
+        f"{row['cluster_size']:,}",
+        f"{row['safe_similarity']:.2f}",
+        f"{row['harmful_similarity']:.2f}",
+        f"{row['rank']:,}",
+        f"{row['cut_rank']:,}",
+    ]
+
+
+def _printable(text: str) -> str:
+    """On one line, without what would steer a terminal."""
+    return "".join(each if each.isprintable() else " " for each in text)

@@ -1,0 +1,1 @@
+"""References that keep up with attacks: rows to add, proposed here, accepted by a person."""
