@@ -156,11 +156,14 @@ def _purify(place: Any, task: str) -> dict[str, Any]:
 
 
 def _print_proposed(document: dict[str, Any], with_text: list[dict[str, Any]]) -> None:
-    left_out = {"without an answer": document["num_without_answer"],
-                "unreadable": document["num_unreadable"]}  # fmt: skip
-    for reason, count in left_out.items():
-        if count:
-            say(f"left out: {count:,} rows {reason}; a reference row is a prompt with its answer")
+    if document["num_without_answer"]:
+        say(
+            f"left out: {document['num_without_answer']:,} rows without an answer; "
+            f"`sot purify --task {document['task']} --set texts.prompt_only_harmful=true` takes "
+            "such rows as references, and for proposals"
+        )
+    if document["num_unreadable"]:
+        say(f"left out: {document['num_unreadable']:,} unreadable rows")
     say(
         f"{document['num_far']:,} of {document['num_rows']:,} rows are far from both references, "
         f"{document['num_candidates']:,} of them new"

@@ -34,7 +34,7 @@ class Proposed(NamedTuple):
     num_far: int  # of them, rows far from both references
     num_candidates: int  # of them, rows that nobody was asked about yet, each text once
     num_covered: int  # candidates that a proposed row stands for
-    num_without_answer: int  # rows left out: a reference row needs an answer
+    num_without_answer: int  # rows left out, unless texts.prompt_only_harmful takes them
     num_unreadable: int  # rows left out for other reasons
 
 
@@ -147,7 +147,10 @@ def _purified(home: Home, task: str) -> dict[str, Stored]:
 
 
 def _rows_of(home: Home, task: str, source: str) -> _Candidates:
-    scored = score_source(home, task, source)
+    settings, _ = home.settings(task)
+    scored = score_source(
+        home, task, source, require_response=not settings.texts.prompt_only_harmful
+    )
     table = scored.scores.with_columns(scored.messages, pl.lit(source).alias("source"))
     return _Candidates(table.select("source", *_COLUMNS), scored.vectors, scored.rejected)
 

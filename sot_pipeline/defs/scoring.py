@@ -50,8 +50,14 @@ def score_rows(home: Home, task: str, source: str) -> tuple[pl.DataFrame, pl.Dat
     return scored.scores, scored.rejected
 
 
-def score_source(home: Home, task: str, source: str) -> ScoredRows:
-    """As `score_rows`, with the rows' conversations and vectors."""
+def score_source(
+    home: Home, task: str, source: str, *, require_response: bool = True
+) -> ScoredRows:
+    """As `score_rows`, with the rows' conversations and vectors.
+
+    Args:
+        require_response: False takes prompts without an answer too.
+    """
     from sot_pipeline.embedding.views import embed_rows, vectors_fingerprint, view_for
     from sot_pipeline.selection import nearest_reference
     from sot_pipeline.texts.fetch import input_files
@@ -64,6 +70,7 @@ def score_source(home: Home, task: str, source: str) -> ScoredRows:
     texts = read_text_files(
         {file.name: file.path for file in found},
         format=settings.texts.format,
+        require_response=require_response,
         max_row_bytes=int(settings.texts.max_row_megabytes * 1_000_000),
     )
     store = Store(home.store)

@@ -29,6 +29,11 @@ class TextSettings(Block):
         "auto", "openai", "alpaca", "sharegpt", "prompt_completion", "prompt_response"
     ] = Field(default="auto", description="row format of the text sets; auto detects it per file")
     max_row_megabytes: float = Field(default=8.0, gt=0, description="a longer row is rejected")
+    prompt_only_harmful: bool = Field(
+        default=False,
+        description="the harmful reference may hold prompts without an answer, such as collections "
+        "of attacks",
+    )
 
 
 class BaseModelSettings(Block):

@@ -223,6 +223,23 @@ def test_accepting_without_purifying_leaves_the_solve_to_the_next_run(sot):
     assert sot.harmful_texts().height == 15 + 1
 
 
+def test_prompts_without_an_answer_become_references_where_the_setting_says_so(sot):
+    home = Home(sot.folder / "data")
+    task = home.read_task("small")
+    settings = task.settings | {"texts": {"prompt_only_harmful": True}}
+    home.write_task("small", task.model_copy(update={"settings": settings}))
+    rng = random.Random(4)
+    prompts = [{"prompt": row(rng, NEW_WORDS)["prompt"]} for _ in range(6)]
+    write_jsonl(sot.folder / "prompts.jsonl", prompts)
+    found = sot.references("propose", "small", "--from", "prompts.jsonl", "--count", "2")
+    assert (found["num_rows"], found["num_without_answer"]) == (6, 0)
+    assert sot.references("accept", "small", "--no-purify")["num_accepted"] == 2
+    sot.spawned("purify", "--task", "small")
+    reference = sot.harmful_texts()
+    assert reference.filter(pl.col("response").is_null()).height == 2
+    assert reference.height == 15 + 2
+
+
 def test_another_harmful_reference_leaves_the_accepted_rows_in_place(sot):
     first, *_ = sot.propose()["rows"]
     accepted = sot.references("accept", "small", "--only", first["id"], "--no-purify")

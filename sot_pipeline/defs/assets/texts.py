@@ -39,6 +39,7 @@ def _read(stage: Stage, role: str) -> Artifact:
     text_set = read_text_files(
         {file.name: file.path for file in found},
         format=texts.format,
+        require_response=role != "harmful" or not texts.prompt_only_harmful,
         max_row_bytes=int(texts.max_row_megabytes * 1_000_000),
     )
     text_set.rejected.write_parquet(stage.directory / "rejected.parquet")
