@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sot_pipeline.cli.output import FAILED, say
-from sot_pipeline.errors import InputError
+from sot_pipeline.errors import InputError, storage_error
 
 app = typer.Typer(
     name="sot",
@@ -43,6 +43,12 @@ def run() -> None:
     except KeyboardInterrupt:
         say("stopped; what was finished is kept, the same command goes on from there")
         sys.exit(130)
+    except Exception as error:
+        refused = storage_error(error)
+        if refused is None:
+            raise
+        say(f"error: {refused}")
+        sys.exit(FAILED)
 
 
 @app.command()
@@ -182,6 +188,21 @@ def status(task: TaskOption = None, home: HomeOption = None, json: JsonOption = 
     from sot_pipeline.cli.inspect import run_status
 
     sys.exit(run_status(home, task, json))
+
+
+@app.command()
+def gc(
+    keep_versions: Annotated[
+        int, typer.Option(min=0, help="Last versions of each asset that every task keeps")
+    ] = 3,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would go")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove versions that nothing needs any more, and what crashed attempts left."""
+    from sot_pipeline.cli.gc import run_gc
+
+    sys.exit(run_gc(home, keep_versions=keep_versions, dry_run=dry_run, as_json=json))
 
 
 @app.command()

@@ -16,11 +16,11 @@ import polars as pl
 
 from sot_pipeline.defs import retention
 from sot_pipeline.defs.cached_asset import CachedAsset, Stage
-from sot_pipeline.defs.catalogue import rebuild_catalogue
+from sot_pipeline.defs.catalogue import refresh_catalogue
 from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.store import Artifact, Store, Stored, fingerprint_of
-from sot_pipeline.errors import InputError
+from sot_pipeline.errors import InputError, storage_errors
 
 LIBRARIES = ("dagster", "duckdb", "jax", "ott-jax", "peft", "polars", "torch", "transformers")
 
@@ -82,16 +82,18 @@ def materialise(
 
     Raises:
         InputError: as `plan`.
+        StorageError: the home's disk is full, over its quota or read-only.
     """
     start = time.perf_counter()
     store = Store(home.store)
-    with contextlib.ExitStack() as until_done:
+    with storage_errors(home.root), contextlib.ExitStack() as until_done:
         with retention.nothing_removed(store):
             planned = plan(asset, home, store, task)
             stored = store.find(asset.name, planned.fingerprint)
             hit = stored is not None
-            moved = stored is not None and store.set_current(task, stored)
-            if not hit:
+            if stored is not None:
+                store.set_current(task, stored)
+            else:
                 needed = dict(planned.inputs)
                 if planned.previous is not None:
                     needed["previous"] = planned.previous
@@ -100,9 +102,8 @@ def materialise(
                 )
         if stored is None:
             stored = _compute(asset, home, store, task, planned, log)
-            moved = store.set_current(task, stored)
-    if moved and stored.table_path.exists():
-        rebuild_catalogue(store)
+            store.set_current(task, stored)
+        refresh_catalogue(store)
     return Materialised(stored, hit, time.perf_counter() - start)
 
 
@@ -117,6 +118,8 @@ def _compute(
     start = time.perf_counter()
     fingerprint, parts = planned.fingerprint, planned.parts
     scratch = store.scratch(asset.name, fingerprint)
+    if store.is_being_made(asset.name, fingerprint):
+        log(f"{asset.name}: another process is making it; waiting for that one")
 
     def build(directory: Path) -> tuple[Artifact, Mapping[str, Any]]:
         stage = Stage(
