@@ -27,7 +27,9 @@ _REFUSALS = {
     errno.EDQUOT: ("the disk quota is used up", f"{_FREE_SPACE} or ask for a larger quota"),
     errno.EFBIG: ("the file would be larger than is allowed", "raise the limit (`ulimit -f`)"),
     errno.EROFS: ("the file system is read-only", "make it writable or choose another --home"),
+    errno.EIO: ("the disk reports an input/output error", "have the disk checked"),
 }
+_FULL_BELOW = 1_000_000  # bytes free; SQLite calls a full disk an input/output error at times
 # How the libraries that write for us put it: they raise errors of their own, with a text
 _WORDINGS = {
     errno.ENOSPC: re.compile(
@@ -36,6 +38,7 @@ _WORDINGS = {
     errno.EDQUOT: re.compile(r"disk quota exceeded", re.I),
     errno.EFBIG: re.compile(r"file too large", re.I),
     errno.EROFS: re.compile(r"read-only file system|readonly database", re.I),
+    errno.EIO: re.compile(r"disk i/o error|input/output error", re.I),
 }
 
 
@@ -79,19 +82,22 @@ def _refusal(error: BaseException) -> int | None:
 
 
 def _storage_error(code: int, folder: Path | None) -> StorageError:
+    free = None if folder is None else _num_bytes_free(folder)
+    if code == errno.EIO and free is not None and free < _FULL_BELOW:
+        code = errno.ENOSPC
     found, remedy = _REFUSALS[code]
     where = "a disk" if folder is None else str(folder)
-    free = "" if folder is None else _free(folder)
+    left = "" if free is None else f" ({free / 1e6:,.1f} MB free)"
     return StorageError(
-        f"cannot write to {where}: {found}{free}. What was finished is kept: {remedy}, then run "
+        f"cannot write to {where}: {found}{left}. What was finished is kept: {remedy}, then run "
         "the same command again."
     )
 
 
-def _free(folder: Path) -> str:
+def _num_bytes_free(folder: Path) -> int | None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
-        return f" ({shutil.disk_usage(folder).free / 1e6:,.1f} MB free)"
+        return shutil.disk_usage(folder).free
     except OSError:
-        return ""
+        return None

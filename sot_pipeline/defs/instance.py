@@ -1,10 +1,13 @@
 """The Dagster instance whose history lies in `data/dagster_home`."""
 
 import os
+import shutil
+import uuid
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
+from sot_pipeline.defs.durable import locked, write_durably
 from sot_pipeline.defs.home import Home
 
 CONFIG = """\
@@ -28,7 +31,27 @@ def prepare_dagster_home(home: Home) -> None:
     home.dagster.mkdir(parents=True, exist_ok=True)
     config = home.dagster / "dagster.yaml"
     if not config.exists():
-        config.write_text(CONFIG)
+        write_durably(config, CONFIG.encode())
+    if not (home.dagster / "history").exists():
+        _make_history(home)
+
+
+def _make_history(home: Home) -> None:
+    """Make Dagster's tables, all or none: it makes them one by one, does not complete what a
+    killed process or a full disk cut short, and lets two processes make them at once."""
+    with locked(home.dagster / ".lock"):
+        if (home.dagster / "history").exists():
+            return
+        for leftover in home.dagster.glob("new-*"):
+            shutil.rmtree(leftover)
+        fresh = home.dagster / f"new-{uuid.uuid4().hex}"
+        fresh.mkdir()
+        shutil.copy(home.dagster / "dagster.yaml", fresh)
+        dg.DagsterInstance.from_config(str(fresh)).dispose()
+        for name in ("schedules", "history"):  # the history last: it says that all is there
+            if (fresh / name).exists():  # not where the configuration keeps it elsewhere
+                (fresh / name).rename(home.dagster / name)
+        shutil.rmtree(fresh)
 
 
 NO_OUTPUT = {

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def _compute(
             "inputs": parts["inputs"],
             "previous": parts.get("previous"),
             "lineage": _lineage(planned.inputs),
-            "libraries": {name: library_version(name) for name in LIBRARIES},
+            "libraries": _library_versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - start, 3),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -157,6 +158,11 @@ def _compute(
     stored = store.write(asset.name, fingerprint, build, content_versioned=asset.content_versioned)
     shutil.rmtree(scratch, ignore_errors=True)
     return stored
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    return {name: library_version(name) for name in LIBRARIES}
 
 
 def _previous(

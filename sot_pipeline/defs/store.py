@@ -210,7 +210,7 @@ class Store:
                     for path in sorted(building.rglob("*"))
                     if path.is_file()
                 }
-                write_durably(building / "manifest.json", _json_bytes(manifest))
+                (building / "manifest.json").write_bytes(_json_bytes(manifest))
                 tree_to_disk(building)
                 return self._publish(asset, fingerprint, building)
             except BaseException:

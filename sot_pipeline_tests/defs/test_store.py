@@ -120,7 +120,10 @@ def test_a_crash_between_write_and_rename_leaves_only_a_directory_to_sweep(tmp_p
     assert process.returncode == -signal.SIGKILL
     store = Store(tmp_path)
     assert store.find("texts", "f1") is None
-    assert sorted(p.name for p in (tmp_path / "building").iterdir()) == ["texts-f1", "texts-f1.lock"]
+    assert sorted(p.name for p in (tmp_path / "building").iterdir()) == [
+        "texts-f1",
+        "texts-f1.lock",
+    ]
     assert store.sweep() == 1
     assert list((tmp_path / "building").iterdir()) == []
     assert write(store, Artifact(table=TABLE)).table().equals(TABLE)
