@@ -9,6 +9,7 @@ Prints what happened as a table; exits 1 if anything was violated.
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import os
@@ -31,6 +32,7 @@ from sot_pipeline.progress import Listener, listening
 from sot_pipeline_tests.small_project import write_small_project
 
 TASK = "small"
+ENDED = "ended"
 NUM_ROWS = 700  # two shards of the row cache
 BESIDE = {"current", "history", "building", "in_use", "scratch", "rows"}
 
@@ -110,6 +112,8 @@ def run_child(root: Path, job: str) -> int:
     events.write_text("ready\n")
     with listening(_Begun(events)):
         outcome = run_job(Home(root), TASK, job)
+    with events.open("a") as file:
+        file.write(f"{ENDED}\n")  # a kill while the interpreter shuts down interrupts nothing
     if outcome.error is not None:
         print(outcome.error, file=sys.stderr)
     return 0 if outcome.success else 1
@@ -130,10 +134,8 @@ def attempt(root: Path, job: str, seconds: float | None) -> Attempt:
         while not events.exists() and child.poll() is None:
             time.sleep(0.01)
         start = time.monotonic()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            pass
         worked = time.monotonic() - start
         killed = child.returncode is None
         _kill_group(child.pid)
@@ -141,6 +143,7 @@ def attempt(root: Path, job: str, seconds: float | None) -> Attempt:
         errors.seek(0)
         said = errors.read()[-2_000:] if not killed and child.returncode != 0 else ""
     names = events.read_text().split() if events.exists() else []
+    killed = killed and ENDED not in names
     return Attempt(worked, killed, names[-1] if len(names) > 1 else "", begun, said)
 
 
@@ -202,7 +205,7 @@ def violations_of_leftovers(store: Store, since: float) -> Iterator[str]:
 
 
 def violations_of_history(home: Home, runs: list[Attempt]) -> Iterator[str]:
-    """Killed runs are marked as failed, save those killed before they had begun anything."""
+    """Killed runs are marked as failed, save those killed before they had begun an asset."""
     import dagster as dg
 
     from sot_pipeline.defs.instance import open_instance
@@ -211,10 +214,10 @@ def violations_of_history(home: Home, runs: list[Attempt]) -> Iterator[str]:
         statuses = [run.status for run in instance.get_runs()]
     if statuses[0] != dg.DagsterRunStatus.SUCCESS:
         yield f"the last run is {statuses[0]}"
-    num_failed = statuses.count(dg.DagsterRunStatus.FAILURE)
-    num_begun = sum(run.killed and bool(run.asset) for run in runs)
-    if not num_begun <= num_failed <= len(statuses) - 1 <= len(runs) - 1:
-        yield f"after {num_begun} kills of running work the history says {statuses}"
+    ended = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
+    num_open = sum(status not in ended for status in statuses)
+    if num_open > sum(run.killed and not run.asset for run in runs):
+        yield f"runs whose process is gone are not marked as failed: {statuses}"
 
 
 def results(store: Store) -> dict[str, str]:

@@ -4,8 +4,6 @@ import json
 import random
 from pathlib import Path
 
-from sot_pipeline_tests.tiny_models import save_tiny_model
-
 HARMLESS = ("two", "three", "five", "sum", "plus", "four", "ten")
 HARMFUL = ("why", "because", "again", "system", "tool", "header", "start")
 
@@ -27,6 +25,8 @@ def write_small_project(
     folder: Path, *, num_rows: int = 60, num_harmful: int = 6
 ) -> dict[str, Path]:
     """Text sets whose harmful rows use words of their own, and a tiny random model."""
+    from sot_pipeline_tests.tiny_models import save_tiny_model  # torch: slow to import
+
     rng = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     harmful = [{"id": f"h{i}", **row(rng, HARMFUL)} for i in range(num_harmful)]

@@ -22,6 +22,7 @@ from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.defs.materialise import materialise
 from sot_pipeline.defs.store import Artifact, Store
 from sot_pipeline.errors import InputError, StorageError, storage_error
+from sot_pipeline_tests.crash import results, violations_after_kill
 from sot_pipeline_tests.small_project import write_small_project
 
 SOT = str(Path(sys.executable).with_name("sot"))
@@ -120,6 +121,7 @@ def largest_file(num_bytes: int) -> Iterator[None]:
         (RuntimeError("I/O error: No space left on device (os error 28)"), "no space is left"),
         (pl.exceptions.ComputeError("Disk quota exceeded (os error 122)"), "quota is used up"),
         (sqlite3.OperationalError("database or disk is full"), "no space is left"),
+        (sqlite3.OperationalError("disk I/O error"), "input/output error"),
         (sqlite3.OperationalError("attempt to write a readonly database"), "read-only"),
     ],
 )
@@ -131,13 +133,9 @@ def test_a_refusal_is_recognised_from_whatever_library_it_comes(error, found, tm
 
 
 def test_a_refusal_behind_another_error_is_recognised(tmp_path):
-    try:
-        try:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        except OSError as cause:
-            raise RuntimeError("the run failed") from cause
-    except RuntimeError as error:
-        assert storage_error(error, tmp_path) is not None
+    error = RuntimeError("the run failed")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert storage_error(error, tmp_path) is not None
 
 
 @pytest.mark.parametrize(
@@ -239,15 +237,37 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
         assert word in message
 
 
-def test_the_commands_say_it_in_a_sentence(tmp_path):
+def purify(files: dict[str, Path], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return sot("purify", files["custom"], "--safe", files["safe"], "--harmful", files["harmful"],
+               "--embedder", files["model"], "--task", "small", cwd=cwd)  # fmt: skip
+
+
+def test_the_commands_say_it_in_a_sentence_and_end_when_there_is_room(tmp_path):
     files = write_small_project(tmp_path / "texts")
     with mounted(tmp_path / "disk", "size=200k") as disk:
-        command = ["purify", files["custom"], "--safe", files["safe"], "--harmful",
-                   files["harmful"], "--embedder", files["model"], "--task", "small"]  # fmt: skip
-        assert_refused(sot(*command, cwd=disk), "no space is left", "sot gc")
+        assert_refused(purify(files, disk), "no space is left", "sot gc")
         remount(disk, "ro")
-        assert_refused(sot(*command, cwd=disk), "is read-only")
-        assert_refused(sot("gc", cwd=disk), "is read-only")
+        assert_refused(purify(files, disk), "is read-only")
         remount(disk, "rw,size=60m")
-        result = sot(*command, cwd=disk)
+        result = purify(files, disk)
         assert result.returncode in (0, 3), result.stderr
+        remount(disk, "ro")
+        assert_refused(sot("gc", cwd=disk), "is read-only")
+
+
+@pytest.mark.slow
+def test_wherever_a_purification_fills_the_disk_it_ends_as_an_undisturbed_one(tmp_path):
+    files = write_small_project(tmp_path / "texts")
+    result = purify(files, tmp_path)
+    assert result.returncode in (0, 3), result.stderr
+    expected = results(Store(tmp_path / "data" / "store"))
+    for size in ("700k", "1500k", "2500k", "3m", "4m", "5m"):
+        with mounted(tmp_path / f"disk{size}", f"size={size}") as disk:
+            assert_refused(purify(files, disk), "no space is left")
+            remount(disk, "size=60m")
+            result = purify(files, disk)
+            assert result.returncode in (0, 3), result.stderr
+            store = Store(disk / "data" / "store")
+            assert results(store) == expected
+            assert list(violations_after_kill(store, set())) == []
+            assert list((store.root / "building").iterdir()) == []
