@@ -18,6 +18,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INTERRUPTED = 130  # as shells report Ctrl-C
+
 HomeOption = Annotated[
     Path | None,
     typer.Option(
@@ -40,9 +42,12 @@ def run() -> None:
     except InputError as error:
         say(f"error: {error}")
         sys.exit(FAILED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # typer turns Ctrl-C into an exit that says nothing
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
         say("stopped; what was finished is kept, the same command goes on from there")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         refused = storage_error(error)
         if refused is None:
