@@ -9,7 +9,7 @@ import typer
 from sot_pipeline.cli.options import HomeOption, JsonOption
 from sot_pipeline.cli.output import FAILED, say
 from sot_pipeline.cli.references import references
-from sot_pipeline.errors import InputError
+from sot_pipeline.errors import InputError, storage_error
 
 app = typer.Typer(
     name="sot",
@@ -20,6 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(references)
+
+INTERRUPTED = 130  # as shells report Ctrl-C
 
 TaskOption = Annotated[str | None, typer.Option("--task", help="Name of the task")]
 SetOption = Annotated[
@@ -36,9 +38,18 @@ def run() -> None:
     except InputError as error:
         say(f"error: {error}")
         sys.exit(FAILED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # typer turns Ctrl-C into an exit that says nothing
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
         say("stopped; what was finished is kept, the same command goes on from there")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        refused = storage_error(error)
+        if refused is None:
+            raise
+        say(f"error: {refused}")
+        sys.exit(FAILED)
 
 
 @app.command()
@@ -202,6 +213,21 @@ def diff(
     from sot_pipeline.cli.diff import run_diff
 
     sys.exit(run_diff(home, task, before, after, list_versions, out, json))
+
+
+@app.command()
+def gc(
+    keep_versions: Annotated[
+        int, typer.Option(min=0, help="Last versions of each asset that every task keeps")
+    ] = 3,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would go")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove versions that nothing needs any more, and what crashed attempts left."""
+    from sot_pipeline.cli.gc import run_gc
+
+    sys.exit(run_gc(home, keep_versions=keep_versions, dry_run=dry_run, as_json=json))
 
 
 @app.command()

@@ -8,8 +8,14 @@ from typing import Any
 import dagster as dg
 
 from sot_pipeline.defs.home import Home
-from sot_pipeline.defs.instance import PROCESS_TAG, open_instance, register_tasks
+from sot_pipeline.defs.instance import (
+    PROCESS_TAG,
+    fail_orphaned_runs,
+    open_instance,
+    register_tasks,
+)
 from sot_pipeline.defs.store import Store
+from sot_pipeline.errors import storage_errors
 
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads would take the cores from jax and from others
@@ -49,33 +55,44 @@ class RunOutcome:
 
 
 def run_job(home: Home, task: str, job_name: str) -> RunOutcome:
-    """Materialise a job's assets for one task; the run appears in the Dagster UI's history."""
-    from sot_pipeline.definitions import build_definitions
+    """Materialise a job's assets for one task; the run appears in the Dagster UI's history.
 
+    Raises:
+        StorageError: the home's disk is full, over its quota or read-only.
+        KeyboardInterrupt: the run was stopped.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    Store(home.store).sweep()
-    with open_instance(home) as instance:
-        register_tasks(instance, home)
-        job = build_definitions(str(home.root)).resolve_job_def(job_name)
-        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        logging.getLogger("dagster").setLevel(logging.CRITICAL)
-        result = job.execute_in_process(
-            partition_key=task,
-            instance=instance,
-            raise_on_error=False,
-            run_config=quiet,
-            tags={PROCESS_TAG: str(os.getpid())},
-        )
-        if any(_interrupted(event) for event in result.all_events):
-            raise KeyboardInterrupt
-        return RunOutcome(
-            run_id=result.run_id,
-            success=result.success,
-            assets=[_asset_outcome(e) for e in result.get_asset_materialization_events()],
-            checks=[_check_outcome(e) for e in result.get_asset_check_evaluations()],
-            error=_first_error(result),
-        )
+    with storage_errors(home.root):
+        Store(home.store).sweep()
+        with open_instance(home, captures_output=False) as instance:
+            fail_orphaned_runs(instance, of_command_line=True)
+            register_tasks(instance, home)
+            return _execute(instance, home, task, job_name)
+
+
+def _execute(instance: dg.DagsterInstance, home: Home, task: str, job_name: str) -> RunOutcome:
+    from sot_pipeline.definitions import build_definitions
+
+    job = build_definitions(str(home.root)).resolve_job_def(job_name)
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    result = job.execute_in_process(
+        partition_key=task,
+        instance=instance,
+        raise_on_error=False,
+        run_config=quiet,
+        tags={PROCESS_TAG: str(os.getpid())},
+    )
+    if any(_interrupted(event) for event in result.all_events):
+        raise KeyboardInterrupt
+    return RunOutcome(
+        run_id=result.run_id,
+        success=result.success,
+        assets=[_asset_outcome(e) for e in result.get_asset_materialization_events()],
+        checks=[_check_outcome(e) for e in result.get_asset_check_evaluations()],
+        error=_first_error(result),
+    )
 
 
 def _asset_outcome(event: dg.DagsterEvent) -> AssetOutcome:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ import polars as pl
 
 from sot_pipeline.defs import retention
 from sot_pipeline.defs.cached_asset import CachedAsset, Stage
-from sot_pipeline.defs.catalogue import rebuild_catalogue
+from sot_pipeline.defs.catalogue import refresh_catalogue
 from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.store import Artifact, Store, Stored, fingerprint_of
-from sot_pipeline.errors import InputError
+from sot_pipeline.errors import InputError, storage_errors
 
 LIBRARIES = ("dagster", "duckdb", "jax", "ott-jax", "peft", "polars", "torch", "transformers")
 
@@ -82,16 +83,18 @@ def materialise(
 
     Raises:
         InputError: as `plan`.
+        StorageError: the home's disk is full, over its quota or read-only.
     """
     start = time.perf_counter()
     store = Store(home.store)
-    with contextlib.ExitStack() as until_done:
+    with storage_errors(home.root), contextlib.ExitStack() as until_done:
         with retention.nothing_removed(store):
             planned = plan(asset, home, store, task)
             stored = store.find(asset.name, planned.fingerprint)
             hit = stored is not None
-            moved = stored is not None and store.set_current(task, stored)
-            if not hit:
+            if stored is not None:
+                store.set_current(task, stored)
+            else:
                 needed = dict(planned.inputs)
                 if planned.previous is not None:
                     needed["previous"] = planned.previous
@@ -100,9 +103,8 @@ def materialise(
                 )
         if stored is None:
             stored = _compute(asset, home, store, task, planned, log)
-            moved = store.set_current(task, stored)
-    if moved and stored.table_path.exists():
-        rebuild_catalogue(store)
+            store.set_current(task, stored)
+        refresh_catalogue(store)
     return Materialised(stored, hit, time.perf_counter() - start)
 
 
@@ -117,6 +119,8 @@ def _compute(
     start = time.perf_counter()
     fingerprint, parts = planned.fingerprint, planned.parts
     scratch = store.scratch(asset.name, fingerprint)
+    if store.is_being_made(asset.name, fingerprint):
+        log(f"{asset.name}: another process is making it; waiting for that one")
 
     def build(directory: Path) -> tuple[Artifact, Mapping[str, Any]]:
         stage = Stage(
@@ -145,7 +149,7 @@ def _compute(
             "inputs": parts["inputs"],
             "previous": parts.get("previous"),
             "lineage": _lineage(planned.inputs),
-            "libraries": {name: library_version(name) for name in LIBRARIES},
+            "libraries": _library_versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - start, 3),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -154,6 +158,11 @@ def _compute(
     stored = store.write(asset.name, fingerprint, build, content_versioned=asset.content_versioned)
     shutil.rmtree(scratch, ignore_errors=True)
     return stored
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    return {name: library_version(name) for name in LIBRARIES}
 
 
 def _previous(

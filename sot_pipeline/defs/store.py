@@ -4,7 +4,7 @@
       <asset>/<fingerprint>/    one artefact: its files and manifest.json
       current/<task>/<asset>    name of the fingerprint that was materialised last
       history/<task>.jsonl      every fingerprint that was ever current, oldest first
-      building/                 artefacts being written; swept at start
+      building/                 artefacts being written, each with its writer's lock
       in_use/                   what living processes read and write (`retention.py`)
       scratch/                  checkpoints of unfinished work, kept across attempts
       rows/                     row cache of the embeddings
@@ -12,11 +12,11 @@
 
 An artefact is written below `building/`, every file is flushed to disk, and one rename
 publishes it: a reader sees all of it or nothing, and a crash leaves only a directory that
-the next start removes. Nothing is pickled.
+the next start removes. Of several processes that want the same artefact one makes it, the
+others wait for it. Nothing is pickled.
 """
 
-import contextlib
-import fcntl
+import errno
 import hashlib
 import io
 import json
@@ -32,6 +32,16 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
+from sot_pipeline.defs.durable import (
+    held,
+    held_if_free,
+    is_held,
+    locked,
+    to_disk,
+    tree_to_disk,
+    write_durably,
+)
 
 FORMAT = 1  # of the manifest
 
@@ -83,7 +93,14 @@ class Stored:
 
     @property
     def fingerprint(self) -> str:
-        return self.manifest["fingerprint"]
+        return self.directory.name
+
+    def is_whole(self) -> bool:
+        """Whether it was published and its manifest can still be read."""
+        try:
+            return self.manifest["fingerprint"] == self.directory.name
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     @property
     def data_version(self) -> str:
@@ -134,8 +151,8 @@ class Store:
         self.root = root
 
     def find(self, asset: str, fingerprint: str) -> Stored | None:
-        directory = self.root / asset / fingerprint
-        return Stored(asset, directory) if (directory / "manifest.json").exists() else None
+        stored = Stored(asset, self.root / asset / fingerprint)
+        return stored if stored.is_whole() else None
 
     def find_version(self, asset: str, data_version: str) -> Stored | None:
         """An artefact with this data version: of a table any that has the same content."""
@@ -161,53 +178,83 @@ class Store:
     ) -> Stored:
         """Build an artefact in a private directory and publish it.
 
+        While another process makes the same artefact this one waits, and takes that one's.
+
         Args:
             build: Fills the directory it is given; returns the artefact and further manifest
                 entries (inputs, settings, seconds ...).
             content_versioned: The data version is the hash of the table's content, so that an
                 edit which changes no row stops here; otherwise it is the fingerprint.
         """
-        building = self.root / "building" / f"{asset}-{uuid.uuid4().hex}"
-        building.parent.mkdir(parents=True, exist_ok=True)
-        with _held(building.with_suffix(".lock")):
-            building.mkdir()
-            artifact, entries = build(building)
-            manifest = _write_files(building, artifact)
-            version = _table_version(artifact) if content_versioned else fingerprint
-            manifest |= {
-                "format": FORMAT,
-                "asset": asset,
-                "fingerprint": fingerprint,
-                "data_version": version,
-                "content_versioned": content_versioned,
-                **entries,
-            }
-            manifest["files"] = {
-                str(path.relative_to(building)): file_sha256(path)
-                for path in sorted(building.rglob("*"))
-                if path.is_file()
-            }
-            write_durably(building / "manifest.json", _json_bytes(manifest))
-            _flush(building)
-            final = self.root / asset / fingerprint
-            final.parent.mkdir(parents=True, exist_ok=True)
+        building = self.root / "building" / f"{asset}-{fingerprint}"
+        with held(_lock_of(building)):
+            made = self.find(asset, fingerprint)
+            if made is not None:
+                return made
+            shutil.rmtree(building, ignore_errors=True)  # what a killed attempt left
             try:
-                building.rename(final)
-            except OSError:  # another process published the same artefact first
-                if not (final / "manifest.json").exists():
-                    raise
-                shutil.rmtree(building)
-            _flush(final.parent)
+                building.mkdir()
+                artifact, entries = build(building)
+                manifest = _write_files(building, artifact)
+                version = _table_version(artifact) if content_versioned else fingerprint
+                manifest |= {
+                    "format": FORMAT,
+                    "asset": asset,
+                    "fingerprint": fingerprint,
+                    "data_version": version,
+                    "content_versioned": content_versioned,
+                    **entries,
+                }
+                manifest["files"] = {
+                    str(path.relative_to(building)): file_sha256(path)
+                    for path in sorted(building.rglob("*"))
+                    if path.is_file()
+                }
+                (building / "manifest.json").write_bytes(_json_bytes(manifest))
+                tree_to_disk(building)
+                return self._publish(asset, fingerprint, building)
+            except BaseException:
+                shutil.rmtree(building, ignore_errors=True)  # a full disk needs every byte back
+                raise
+
+    def _publish(self, asset: str, fingerprint: str, building: Path) -> Stored:
+        final = self.root / asset / fingerprint
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():  # its manifest is gone or unreadable: no artefact any more
+            final.rename(self.trash(asset))
+        building.rename(final)
+        to_disk(final.parent)
+        to_disk(self.root)
         return Stored(asset, final)
+
+    def is_being_made(self, asset: str, fingerprint: str) -> bool:
+        return is_held(_lock_of(self.root / "building" / f"{asset}-{fingerprint}"))
+
+    def trash(self, asset: str) -> Path:
+        """A name to move a directory to that the next `sweep` removes."""
+        (self.root / "building").mkdir(parents=True, exist_ok=True)
+        return self.root / "building" / f"{asset}-{uuid.uuid4().hex}"
 
     def set_current(self, task: str, stored: Stored) -> bool:
         """Point a task's asset at this artefact; True if it pointed elsewhere before."""
         pointer = self.root / "current" / task / stored.asset
-        if pointer.exists() and pointer.read_text() == stored.fingerprint:
+        before = _pointed_at(pointer)
+        if before == stored.fingerprint:
             return False
-        self._remember(task, stored)
-        write_durably(pointer, stored.fingerprint.encode())
+        old = self.find(stored.asset, before) if before is not None else None
+        # the mark comes first and the catalogue cannot be rebuilt in between: wherever this
+        # process dies, a version that the catalogue does not show is one that is marked
+        with locked(self.root / "pipeline.lock", shared=True):
+            if any(s is not None and s.table_path.exists() for s in (stored, old)):
+                self.catalogue_mark.touch()
+            self._remember(task, stored)
+            write_durably(pointer, stored.fingerprint.encode())
         return True
+
+    @property
+    def catalogue_mark(self) -> Path:
+        """Exists while the catalogue does not show what is current."""
+        return self.root / "pipeline.stale"
 
     def _remember(self, task: str, stored: Stored) -> None:
         path = self._history_path(task)
@@ -217,31 +264,40 @@ class Store:
             "fingerprint": stored.fingerprint,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
+        line = b"\n" + json.dumps(entry).encode()
         # one short write in append mode: lines of several processes do not mix
         with path.open("ab", buffering=0) as file:
-            file.write(b"\n" + json.dumps(entry).encode())
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(file.fileno())
 
     def history(self, task: str, asset: str) -> list[Stored]:
         """The versions of a task's asset that are still in the store, oldest first."""
-        path = self._history_path(task)
         versions: list[Stored] = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:  # an empty line, or one that a crash cut short
-                continue
-            stored = self.find(asset, entry["fingerprint"]) if entry["asset"] == asset else None
+        for name, fingerprint in self.remembered(task):
+            stored = self.find(asset, fingerprint) if name == asset else None
             if stored is not None and (not versions or versions[-1] != stored):
                 versions.append(stored)
         return versions
+
+    def remembered(self, task: str) -> list[tuple[str, str]]:
+        """Asset and fingerprint of all that ever was current for a task, oldest first."""
+        path = self._history_path(task)
+        names = []
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+            try:
+                entry = json.loads(line)
+                names.append((str(entry["asset"]), str(entry["fingerprint"])))
+            except (ValueError, KeyError, TypeError):  # empty, or cut short by a crash
+                continue
+        return names
 
     def _history_path(self, task: str) -> Path:
         return self.root / "history" / f"{task}.jsonl"
 
     def current(self, task: str, asset: str) -> Stored | None:
-        pointer = self.root / "current" / task / asset
-        return self.find(asset, pointer.read_text()) if pointer.exists() else None
+        fingerprint = _pointed_at(self.root / "current" / task / asset)
+        return self.find(asset, fingerprint) if fingerprint else None
 
     def current_of(self, task: str) -> dict[str, Stored]:
         """Every asset of a task that is in the store."""
@@ -257,14 +313,15 @@ class Store:
         return self.root / "scratch" / f"{asset}-{fingerprint}"
 
     def sweep(self) -> int:
-        """Remove what crashed attempts left; directories of live processes stay."""
+        """Remove what crashed attempts left; directories of living processes stay."""
+        building = self.root / "building"
+        names = {path.name.removesuffix(".lock") for path in building.glob("*-*")}
         removed = 0
-        for directory in (self.root / "building").glob("*-*"):
-            lock = directory.with_suffix(".lock")
-            if directory.suffix != ".lock" and not is_held(lock):
-                shutil.rmtree(directory, ignore_errors=True)
-                lock.unlink(missing_ok=True)
-                removed += 1
+        for directory in (building / name for name in sorted(names)):
+            with held_if_free(_lock_of(directory)) as free:
+                if free and directory.exists():
+                    shutil.rmtree(directory, ignore_errors=True)
+                    removed += 1
         return removed
 
 
@@ -327,52 +384,12 @@ def _json_bytes(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True, default=str).encode()
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _flush(directory: Path) -> None:
-    """Ask the disk to hold a directory's files and names."""
-    for path in [*(p for p in directory.rglob("*") if p.is_file()), directory]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock file that stays; the system releases it when the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _held(lock: Path) -> Iterator[None]:
-    """Hold a lock that is nobody else's, and goes with its holder."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def is_held(lock: Path) -> bool:
+def _pointed_at(pointer: Path) -> str | None:
     try:
-        with lock.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+        return pointer.read_text(errors="replace")
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+
+
+def _lock_of(building: Path) -> Path:
+    return building.with_name(f"{building.name}.lock")

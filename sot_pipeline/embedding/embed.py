@@ -1,7 +1,7 @@
 """Embed a list of conversations, each as one text: batches by length, every distinct text once, resumable."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,7 +74,7 @@ def embed(
     report = progress or (lambda done, total: None)
     report(done, num_tokens)
     try:
-        for batch, embedded in _embed_in_batches(missing, encoder):
+        for batch, embedded in _embed_in_batches(texts, missing.keys(), encoder):
             if row_cache:
                 row_cache.put(batch, embedded)
             for key, vector in zip(batch, embedded, strict=True):
@@ -103,11 +103,13 @@ def plan_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 def _embed_in_batches(
-    texts: dict[str, list[int]], encoder: Encoder
+    texts: dict[str, list[int]], missing: Set[str], encoder: Encoder
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     keys, budget = list(texts), encoder.batch_tokens
     for start in range(0, len(keys), CHUNK_ROWS):
-        chunk = keys[start : start + CHUNK_ROWS]
+        # chunks of all rows, embedded or not: after a kill the rest falls into the same batches,
+        # and a vector depends on its batch in the last digits
+        chunk = [key for key in keys[start : start + CHUNK_ROWS] if key in missing]
         waiting = deque(plan_batches([len(texts[key]) for key in chunk], budget))
         while waiting:
             batch = [chunk[i] for i in waiting[0]]

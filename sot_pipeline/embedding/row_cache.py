@@ -34,7 +34,7 @@ class RowCache:
         directory: Shared by all encoders; each has a folder named after its fingerprint.
         fingerprint: Of the encoder, letters and digits.
         dimension: Length of its vectors; shards of another length are not served.
-        shard_rows: Rows that are written together.
+        shard_rows: Rows that are written together, at least.
     """
 
     def __init__(
@@ -70,15 +70,17 @@ class RowCache:
                 yield from ((key, vectors[self._place[key][1]]) for key in of_shard)
 
     def put(self, keys: Sequence[str], vectors: np.ndarray) -> None:
-        """Take in rows; each full shard is on disk when this returns, the rest at `flush`."""
+        """Take in rows that were embedded together; what fills a shard is on disk when this
+        returns, the rest at `flush`. Rows of one call are never parted: what is missing after
+        a kill are whole batches, which are embedded again as they would have been."""
         if vectors.shape != (len(keys), self.dimension):
             raise ValueError(
                 f"vectors have shape {vectors.shape}, expected {(len(keys), self.dimension)}"
             )
         for key, vector in zip(keys, vectors, strict=True):
             self._pending[key] = np.array(vector, dtype=np.float32)
-        while len(self._pending) >= self.shard_rows:
-            self._write_shard(list(self._pending)[: self.shard_rows])
+        if len(self._pending) >= self.shard_rows:
+            self._write_shard(list(self._pending))
 
     def flush(self) -> None:
         """Write what does not fill a shard."""

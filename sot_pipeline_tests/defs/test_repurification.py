@@ -7,14 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sot_pipeline_tests.small_project import (
-    HARMFUL,
-    HARMLESS,
-    SmallProject,
-    computed,
-    row,
-    write_small_project,
-)
+from sot_pipeline_tests.small_home import SmallProject, computed
+from sot_pipeline_tests.small_project import HARMFUL, HARMLESS, row, write_small_project
 
 
 @pytest.fixture

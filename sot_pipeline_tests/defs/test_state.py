@@ -7,7 +7,7 @@ import pytest
 from sot_pipeline.definitions import ASSETS
 from sot_pipeline.defs.retention import in_use
 from sot_pipeline.defs.state import AssetState, asset_states
-from sot_pipeline_tests.small_project import SmallProject
+from sot_pipeline_tests.small_home import SmallProject
 
 NOT_ASKED_FOR = {"training_samples", "adapter", "evaluation", "comparison", "safety_report"}
 

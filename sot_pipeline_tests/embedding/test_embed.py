@@ -1,5 +1,6 @@
 """Batches, progress, memory and the cache around any encoder."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from sot_pipeline.embedding import embed as module
 from sot_pipeline.embedding.embed import embed, plan_batches
 from sot_pipeline.embedding.encoder import Tokens
+from sot_pipeline.embedding.row_cache import RowCache
 from sot_pipeline.errors import InputError
 
 
@@ -139,6 +141,31 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path):
     result = embed(rows(*TEXTS), LetterEncoder(), cache=tmp_path)
     assert result.num_cached == 2
     np.testing.assert_array_equal(result.vectors, RIGHT)
+
+
+@pytest.mark.parametrize("num_batches", range(1, 9))
+def test_after_a_kill_the_rest_is_embedded_in_the_batches_it_would_have_been_in(
+    tmp_path, monkeypatch, num_batches
+):
+    # a vector depends on its batch in the last digits: other batches would be another result
+    class Killed(LetterEncoder):
+        def embed_batch(self, token_ids):
+            if len(self.batches) == num_batches:
+                raise KeyboardInterrupt
+            return super().embed_batch(token_ids)
+
+    monkeypatch.setattr(module, "CHUNK_ROWS", 9)
+    monkeypatch.setattr(module, "RowCache", partial(RowCache, shard_rows=3))
+    texts = rows(*["ab" * (1 + i % 5) + "c" * i for i in range(15)])
+    undisturbed, again = LetterEncoder(batch_tokens=30), LetterEncoder(batch_tokens=30)
+    embed(texts, undisturbed)
+    with monkeypatch.context() as patch:
+        patch.setattr(RowCache, "flush", lambda cache: None)  # a kill leaves no time for it
+        with pytest.raises(KeyboardInterrupt):
+            embed(texts, Killed(batch_tokens=30), cache=tmp_path)
+    embed(texts, again, cache=tmp_path)
+    assert len(undisturbed.batches) > 8
+    assert again.batches == undisturbed.batches[-len(again.batches) :]
 
 
 def test_a_damaged_cache_is_redone_not_served(tmp_path):

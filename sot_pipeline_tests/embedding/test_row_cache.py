@@ -51,11 +51,14 @@ def test_rows_that_wait_for_their_shard_are_served_too(tmp_path):
     assert read(tmp_path, ["a"]) == {}  # but they are not on disk
 
 
-def test_full_shards_are_on_disk_before_the_flush(tmp_path):
+def test_what_fills_a_shard_is_on_disk_before_the_flush_and_rows_of_one_call_stay_together(
+    tmp_path,
+):
     cache = RowCache(tmp_path, "model", 4, shard_rows=3)
-    keys = [f"row{i}" for i in range(7)]
-    cache.put(keys, np.stack([vector(key) for key in keys]))
-    assert set(read(tmp_path, keys)) == set(keys[:6])
+    keys = [f"row{i}" for i in range(9)]
+    for batch, on_disk in ((keys[:2], 0), (keys[2:7], 7), (keys[7:], 7)):
+        cache.put(batch, np.stack([vector(key) for key in batch]))
+        assert set(read(tmp_path, keys)) == set(keys[:on_disk])
 
 
 def test_encoders_do_not_see_each_others_rows(tmp_path):
@@ -119,7 +122,8 @@ def test_a_strange_index_is_ignored(tmp_path, index):
 
 def test_a_damaged_shard_costs_only_its_own_rows(tmp_path):
     keys = [f"row{i}" for i in range(9)]
-    fill(tmp_path, keys)
+    for start in (0, 3, 6):
+        fill(tmp_path, keys[start : start + 3])
     sorted((tmp_path / "model").glob("*.npy"))[0].write_bytes(b"")
     found = read(tmp_path, keys)
     assert len(found) == 6

@@ -13,6 +13,7 @@ import polars as pl
 
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
 from sot_pipeline.defs.home import TaskFile
+from sot_pipeline.defs.retention import parts_in_use
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.sources import file_identity
 from sot_pipeline.defs.store import Artifact, Stored, fingerprint_of
@@ -81,7 +82,13 @@ def base_model_path(base_model: Stored) -> tuple[str, str | None]:
 
 
 def _train(
-    stage: Stage, base_model: Stored, rows: pl.DataFrame, weights: np.ndarray, seed: int, out: Path
+    stage: Stage,
+    base_model: Stored,
+    rows: pl.DataFrame,
+    weights: np.ndarray,
+    seed: int,
+    out: Path,
+    method: str = "sot",
 ) -> Mapping[str, Any]:
     from sot_pipeline.finetuning.train import finetune_lora
 
@@ -94,7 +101,8 @@ def _train(
         out,
         base_revision=revision,
         seed=seed,
-        checkpoint_dir=stage.scratch / f"checkpoints-{out.name}-{seed}",
+        # one folder per training: several run at once, and each drops what it finds there
+        checkpoint_dir=stage.scratch / f"checkpoints-{method}-{seed}",
         progress=stage.progress("steps"),
         **options,
     )
@@ -299,11 +307,14 @@ def comparison(
         for method, select in selections.items()
         if (method, seed) != ("sot", own_seed)  # the adapter asset is this one
     ]
-    tables = [evaluation, *_train_all(stage, aligned_base_model, trainings)]
+    trained = [_trained_fingerprint(stage, aligned_base_model, *t[1:]) for t in trainings]
+    with parts_in_use(stage.store, stage.task, "comparison", "trained_methods", trained):
+        tables = [evaluation, *_train_all(stage, aligned_base_model, trainings)]
     return Artifact(
         table=pl.concat(tables),
         document={"judge": _judge_name(stage)},
         metadata={"methods": ", ".join(["base", *selections])},
+        parts={"trained_methods": trained},
     )
 
 
@@ -362,6 +373,23 @@ def _silent(line: str) -> None:
     """The log of a worker process; its parent tells what happens."""
 
 
+def _trained_fingerprint(
+    stage: Stage, base_model: Stored, seed: int, rows: pl.DataFrame, weights: np.ndarray
+) -> str:
+    return fingerprint_of(
+        {
+            "comparison": stage.code_version,
+            "base_model": base_model.data_version,
+            "rows": rows.hash_rows().to_list(),
+            "weights": weights.tolist(),
+            "seed": seed,
+            "finetuning": stage.settings.finetuning.model_dump(exclude={"seed"}),
+            "evaluation": stage.settings.evaluation.model_dump(),
+            "prompts": _evaluation_files(stage.files, stage.settings),
+        }
+    )
+
+
 def _trained(
     stage: Stage,
     base_model: Stored,
@@ -371,27 +399,18 @@ def _trained(
     weights: np.ndarray,
 ) -> pl.DataFrame:
     """Train and evaluate one method; kept in the store, so a killed comparison goes on."""
-    parts = {
-        "comparison": stage.code_version,
-        "base_model": base_model.data_version,
-        "rows": rows.hash_rows().to_list(),
-        "weights": weights.tolist(),
-        "seed": seed,
-        "finetuning": stage.settings.finetuning.model_dump(exclude={"seed"}),
-        "evaluation": stage.settings.evaluation.model_dump(),
-        "prompts": _evaluation_files(stage.files, stage.settings),
-    }
-    fingerprint = fingerprint_of(parts)
+    fingerprint = _trained_fingerprint(stage, base_model, seed, rows, weights)
     stored = stage.store.find("trained_methods", fingerprint)
     if stored is None:
 
         def build(directory: Path) -> tuple[Artifact, Mapping[str, Any]]:
             stage.log(f"{method}, seed {seed}: {rows.height:,} rows")
-            info = _train(stage, base_model, rows, weights, seed, directory / "adapter")
+            info = _train(stage, base_model, rows, weights, seed, directory / "adapter", method)
             scores, answers = _evaluate(stage, base_model, directory / "adapter", method)
             answers.write_parquet(directory / "answers.parquet")
             table = _labelled(scores, method, seed, info["training_seconds"])
             return Artifact(table=table, metadata=info), {"lineage": {}, "method": method}
 
         stored = stage.store.write("trained_methods", fingerprint, build)
-    return stored.table()
+    # methods that choose the same rows share one training, under a name each
+    return stored.table().with_columns(method=pl.lit(method))
