@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from sot_pipeline.defs.home import Home
-from sot_pipeline.defs.instance import PROCESS_TAG, open_instance, register_tasks
+from sot_pipeline.defs.instance import open_instance, register_tasks
 from sot_pipeline.defs.store import Store
 
 ENVIRONMENT = {
@@ -65,7 +65,6 @@ def run_job(home: Home, task: str, job_name: str) -> RunOutcome:
             instance=instance,
             raise_on_error=False,
             run_config=quiet,
-            tags={PROCESS_TAG: str(os.getpid())},
         )
         if any(_interrupted(event) for event in result.all_events):
             raise KeyboardInterrupt
