@@ -5,12 +5,12 @@ JSON object of names and numbers: no text of a row, and no error text, which may
 address is a secret: it is read where it is used and appears in no configuration and no log.
 """
 
+import http.client
 import json
 import logging
 import os
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -54,7 +54,7 @@ def post(message: Message, log: logging.Logger) -> bool:
     url = os.environ.get(URL_VARIABLE)
     if not url:
         return False
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    if not url.lower().startswith(("http://", "https://")):
         log.warning(f"{URL_VARIABLE} is not an http(s) address: nothing was sent")
         return False
     body = json.dumps(asdict(message)).encode()
@@ -62,14 +62,18 @@ def post(message: Message, log: logging.Logger) -> bool:
     problem = ""
     for attempt in range(NUM_ATTEMPTS):
         time.sleep(PAUSE_SECONDS * attempt)
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             with opener.open(request, timeout=TIMEOUT_SECONDS):
                 return True
         except urllib.error.HTTPError as error:
             problem = f"status {error.code}"
             error.close()
-        except (OSError, ValueError) as error:  # its text may hold the address
+        except (
+            OSError,
+            ValueError,
+            http.client.HTTPException,
+        ) as error:  # its text may hold the address
             problem = type(error).__name__
     log.warning(f"the webhook did not take {message.event!r} ({problem}), {NUM_ATTEMPTS} attempts")
     return False

@@ -15,11 +15,15 @@ from pathlib import Path
 
 import dagster as dg
 
+from sot_pipeline.definitions import JOBS, defs
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.instance import open_instance
+from sot_pipeline_tests.small_project import write_small_project
 
-SOT = str(Path(sys.executable).with_name("sot"))
-UNFINISHED = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}
+SOT = Path(sys.executable).with_name("sot")
+DAGSTER = Path(sys.executable).with_name("dagster")
+PATIENCE = 180  # seconds for a run of a dozen small assets on two loaded cores
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -39,6 +43,23 @@ class Live:
         )
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)["data"]
+
+    def last_ticks(self) -> dict[str, float]:
+        """When each sensor last looked, in seconds since 1970."""
+        query = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__",
+          repositoryLocationName: "sot_pipeline"}) { ... on Sensors { results { name
+          sensorState { ticks(limit: 1) { timestamp } } } } } }"""
+        sensors = self.graphql(query)["sensorsOrError"].get("results", [])
+        ticks = {sensor["name"]: sensor["sensorState"]["ticks"] for sensor in sensors}
+        return {name: found[0]["timestamp"] for name, found in ticks.items() if found}
+
+    def settle(self) -> None:
+        """Wait until a change of this moment would have made its run."""
+        for sensor, quiet in (("source_files", 0), ("source_files", 3), ("sot_automation", 1)):
+            start = time.time() + quiet
+            for _ in range(2):  # the first tick may have begun before the start
+                wait_until(lambda s=start: self.last_ticks()[sensor] > s, PATIENCE, sensor)
+                start = time.time()
 
     def kill(self) -> None:
         """End every process at once, as a power loss would: the daemon, the UI, the runs."""
@@ -62,15 +83,24 @@ def descendants(process_id: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def ui(home: Home, **environment: str) -> Iterator[Live]:
-    """`sot ui` with everything watched every second; killed at the end, whatever happens."""
+def ui(home: Home, *, command: str = "sot", **environment: str) -> Iterator[Live]:
+    """The UI and its daemon, looking as often as they can; killed at the end, whatever happens.
+
+    Args:
+        command: "sot": `sot ui`; "dagster": `dagster dev`, which knows nothing of the project
+            but its definitions.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = home.root / f"ui-{port}.log"
+    commands = {
+        "sot": [SOT, "ui", "--home", home.root, "--port", port],
+        "dagster": [DAGSTER, "dev", "-w", PROJECT_ROOT / "workspace.yaml", "-p", port],
+    }
+    log, began = home.root / f"ui-{port}.log", time.time()
     with log.open("w") as output:
         process = subprocess.Popen(
-            [SOT, "ui", "--home", str(home.root), "--port", str(port)],
+            [str(argument) for argument in commands[command]],
             cwd=home.root,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -78,40 +108,29 @@ def ui(home: Home, **environment: str) -> Iterator[Live]:
                 **os.environ,
                 "SOT_SENSOR_SECONDS": "1",
                 "SOT_QUIET_SECONDS": "3",
+                "SOT_HOME": str(home.root),
+                "DAGSTER_HOME": str(home.dagster),
                 "OMP_NUM_THREADS": "1",
                 "PYTHONWARNINGS": "ignore",
                 **environment,
             },
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     live = Live(home, port, process, log)
     try:
-        wait_until(lambda: ticked(live), 180, f"the sensors of {log}")
+        wait_until(lambda: _looked_since(live, began), 180, f"the sensors look, see {log}")
         yield live
     finally:
         live.kill()
 
 
-def ticked(live: Live) -> bool:
-    """Whether the automation has looked once since this UI was started."""
+def _looked_since(live: Live, began: float) -> bool:
+    """Whether files and conditions were looked at by these processes, not by earlier ones."""
     assert live.process.poll() is None, live.log.read_text()[-3000:]
-    query = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__",
-      repositoryLocationName: "sot_pipeline"}) { ... on Sensors { results { name
-      sensorState { ticks(limit: 1) { timestamp status } } } } } }"""
     try:
-        sensors = live.graphql(query)["sensorsOrError"].get("results", [])
+        ticks = live.last_ticks()
     except OSError:
         return False
-    ticks = {sensor["name"]: sensor["sensorState"]["ticks"] for sensor in sensors}
-    began = live.log.stat().st_ctime if False else live_since(live)
-    return all(
-        ticks.get(name) and ticks[name][0]["timestamp"] > began
-        for name in ("source_files", "sot_automation")
-    )
-
-
-def live_since(live: Live) -> float:
-    return float(Path(f"/proc/{live.process.pid}").stat().st_ctime)
+    return all(ticks.get(name, 0) > began for name in ("source_files", "sot_automation"))
 
 
 def wait_until(happened: Callable[[], bool], seconds: float, what: str) -> None:
@@ -125,32 +144,97 @@ def wait_until(happened: Callable[[], bool], seconds: float, what: str) -> None:
 
 @dataclass(frozen=True)
 class Run:
+    """A run, the assets it was for, and those it made: computed, or found in the store."""
+
     run_id: str
     status: str
     task: str | None
     planned: set[str]
     computed: set[str]
-    hits: set[str]
+    found: set[str]
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("SUCCESS", "FAILURE", "CANCELED")
 
 
 def runs(home: Home) -> list[Run]:
-    """Every run of a home, the oldest first, with the assets it was for and those it made."""
+    """Every run of a home, the oldest first."""
     with open_instance(home) as instance:
         return [_run(instance, run) for run in reversed(instance.get_runs())]
 
 
 def _run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Run:
-    made = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    cache = {
-        entry.asset_materialization.asset_key.to_user_string(): entry.asset_materialization.metadata["cache"].value
-        for entry in made
-        if entry.asset_materialization
-    }
+    logs = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    made = [entry.asset_materialization for entry in logs if entry.asset_materialization]
+    cache = {event.asset_key.to_user_string(): event.metadata["cache"].value for event in made}
     return Run(
-        run.run_id,
-        run.status.value,
-        run.tags.get("dagster/partition"),
-        {key.to_user_string() for key in run.asset_selection or ()},
-        {name for name, value in cache.items() if value == "miss"},
-        {name for name, value in cache.items() if value == "hit"},
+        run_id=run.run_id,
+        status=run.status.value,
+        task=run.tags.get("dagster/partition"),
+        planned={key.to_user_string() for key in run.asset_selection or ()},
+        computed={name for name, value in cache.items() if value == "miss"},
+        found={name for name, value in cache.items() if value == "hit"},
     )
+
+
+def purified_tasks(folder: Path) -> tuple[Home, dict[str, Path]]:
+    """Two tasks on copies of the same texts, each purified once by hand; files of `small`."""
+    files = write_small_project(folder / "small")
+    copies = write_small_project(folder / "other")
+    for task, texts in (("small", files), ("other", copies)):
+        subprocess.run(
+            [
+                SOT, "purify", texts["custom"], "--safe", texts["safe"], "--harmful",
+                texts["harmful"], "--embedder", files["model"], "--task", task,
+                "--home", folder / "data",
+            ],
+            check=False,  # findings are exit code 3
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    home = Home(folder / "data")
+    assert [run.status for run in runs(home)] == ["SUCCESS", "SUCCESS"]
+    return home, files
+
+
+def depends_on(*assets: str) -> set[str]:
+    """The assets of the purification that follow from these, with them."""
+    graph = defs().resolve_asset_graph()
+    found = {dg.AssetKey(asset) for asset in assets}
+    pending = list(found)
+    while pending:
+        children = graph.get(pending.pop()).child_keys - found
+        found |= children
+        pending += children
+    return {key.to_user_string() for key in found} & JOBS["purify"]
+
+
+def row(number: int) -> str:
+    words = " ".join(["why", "because", "again", "system"][: 1 + number % 4])
+    return json.dumps({"prompt": f"what is {words} {number}", "response": "tool header start"})
+
+
+def append(path: Path, *numbers: int) -> None:
+    with path.open("a") as file:
+        file.write("".join(row(number) + "\n" for number in numbers))
+
+
+def new_runs(live: Live, before: list[Run], count: int = 1) -> list[Run]:
+    """Wait until so many runs ended, and then until another one would have appeared."""
+    known = {run.run_id for run in before}
+
+    def since() -> list[Run]:
+        return [run for run in runs(live.home) if run.run_id not in known]
+
+    wait_until(lambda: sum(run.ended for run in since()) >= count, PATIENCE, f"{count} runs end")
+    live.settle()
+    return since()
+
+
+def seen_and_not_reported(live: Live, name: str) -> bool:
+    """Whether the sensor's memory holds a change that it has not reported yet."""
+    query = """{ sensorOrError(sensorSelector: {repositoryName: "__repository__",
+      repositoryLocationName: "sot_pipeline", sensorName: "source_files"}) { ... on Sensor {
+      sensorState { typeSpecificData { ... on SensorData { lastCursor } } } } } }"""
+    state = live.graphql(query)["sensorOrError"]["sensorState"]
+    return not json.loads(state["typeSpecificData"]["lastCursor"])[name]["settled"]
