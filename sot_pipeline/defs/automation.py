@@ -7,6 +7,7 @@ setting) is caught up every night; finding that nothing changed costs seconds.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -14,8 +15,9 @@ from sot_pipeline.defs.dagster_assets import SENSOR_SECONDS, TASKS, HomeResource
 from sot_pipeline.defs.instance import fail_orphaned_runs
 
 _AC = dg.AutomationCondition
+_changed: dg.AutomationCondition[Any] = _AC.any_deps_updated() | _AC.code_version_changed()
 ON_CHANGE = (
-    (_AC.any_deps_updated() | _AC.code_version_changed()).since_last_handled()
+    _changed.since_last_handled()
     & ~_AC.missing()  # armed by a person, once
     & ~_AC.any_deps_missing()
     & ~_AC.any_deps_in_progress()

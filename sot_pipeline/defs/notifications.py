@@ -145,7 +145,8 @@ def _now(instance: dg.DagsterInstance) -> dict:
 
 
 def _moved(task: str | None, run_id: str, values: Mapping[str, object]) -> Message:
-    numbers = {name: values[name] for name in NUMBERS if isinstance(values.get(name), int | float)}
+    known = {name: values.get(name) for name in NUMBERS}
+    numbers = {name: value for name, value in known.items() if isinstance(value, int | float)}
     return Message(
         event="selection_moved",
         task=task,

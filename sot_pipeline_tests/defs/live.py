@@ -56,10 +56,11 @@ class Live:
     def settle(self) -> None:
         """Wait until a change of this moment would have made its run."""
         for sensor, quiet in (("source_files", 0), ("source_files", 3), ("sot_automation", 1)):
-            start = time.time() + quiet
-            for _ in range(2):  # the first tick may have begun before the start
-                wait_until(lambda s=start: self.last_ticks()[sensor] > s, PATIENCE, sensor)
-                start = time.time()
+            self._looks_after(sensor, time.time() + quiet)
+            self._looks_after(sensor, time.time())  # the first look may have begun before
+
+    def _looks_after(self, sensor: str, moment: float) -> None:
+        wait_until(lambda: self.last_ticks()[sensor] > moment, PATIENCE, f"{sensor} looks")
 
     def kill(self) -> None:
         """End every process at once, as a power loss would: the daemon, the UI, the runs."""
