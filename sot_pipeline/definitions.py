@@ -4,8 +4,8 @@ import dagster as dg
 
 from sot_pipeline.defs.assets import adapter, embeddings, purified, report, texts, transport
 from sot_pipeline.defs.automation import (
-    ON_CHANGE,
     nightly_reconcile,
+    on_change,
     orphaned_runs,
     sot_automation,
     task_files,
@@ -84,7 +84,7 @@ def job(name: str):
 def build_definitions(home: str | None = None) -> dg.Definitions:
     """The graph on one home folder; None: `$SOT_HOME`, or `data/` where the process runs."""
     return dg.Definitions(
-        assets=[text_set_files, *(dagster_asset(asset, ON_CHANGE) for asset in ASSETS)],
+        assets=[text_set_files, *(dagster_asset(asset, on_change(asset)) for asset in ASSETS)],
         jobs=[job(name) for name in JOBS],
         sensors=SENSORS,
         schedules=[nightly_reconcile],

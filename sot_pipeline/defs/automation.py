@@ -7,23 +7,37 @@ setting) is caught up every night; finding that nothing changed costs seconds.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
+from sot_pipeline.defs.cached_asset import CachedAsset
 from sot_pipeline.defs.dagster_assets import SENSOR_SECONDS, TASKS, HomeResource
 from sot_pipeline.defs.instance import fail_orphaned_runs
+from sot_pipeline.defs.store import Stored
 
 _AC = dg.AutomationCondition
-_changed: dg.AutomationCondition[Any] = _AC.any_deps_updated() | _AC.code_version_changed()
-ON_CHANGE = (
-    _changed.since_last_handled()
-    & ~_AC.missing()  # armed by a person, once
-    & ~_AC.any_deps_missing()
-    & ~_AC.any_deps_in_progress()
-    & ~_AC.in_progress()
-    & _AC.all_deps_blocking_checks_passed()
-).with_label("sot_on_change")
+
+
+def on_change(asset: CachedAsset) -> dg.AutomationCondition:
+    """Requests an asset of a task when its inputs, its files or its code changed."""
+    # for the type checker, a condition on code is another kind than one on dependencies
+    changed = cast(
+        "dg.AutomationCondition[Any]", _AC.any_deps_updated() | _AC.code_version_changed()
+    )
+    optional = [name for name, kind in asset.inputs.items() if kind == Stored | None]
+    missing = _AC.any_deps_missing()
+    if optional:  # which a task need not have
+        missing = missing.ignore(dg.AssetSelection.assets(*optional))
+    return (
+        changed.since_last_handled()
+        & ~_AC.missing()  # armed by a person, once
+        & ~missing
+        & ~_AC.any_deps_in_progress()
+        & ~_AC.in_progress()
+        & _AC.all_deps_blocking_checks_passed()
+    ).with_label("sot_on_change")
+
 
 sot_automation = dg.AutomationConditionSensorDefinition(
     "sot_automation",

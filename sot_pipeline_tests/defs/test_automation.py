@@ -14,7 +14,7 @@ import pytest
 
 from sot_pipeline.definitions import ASSETS, SENSORS, build_definitions, defs
 from sot_pipeline.defs import source_files as module
-from sot_pipeline.defs.automation import ON_CHANGE, nightly_reconcile, task_files
+from sot_pipeline.defs.automation import nightly_reconcile, on_change, task_files
 from sot_pipeline.defs.cached_asset import CheckSpec, cached_asset, check
 from sot_pipeline.defs.dagster_assets import (
     DATA_VERSION_TAG,
@@ -34,7 +34,7 @@ from sot_pipeline.defs.instance import (
     open_instance,
 )
 from sot_pipeline.defs.source_files import Seen, look, source_files, text_set_files
-from sot_pipeline.defs.store import Artifact
+from sot_pipeline.defs.store import Artifact, Stored
 from sot_pipeline.errors import InputError
 
 QUIET = module.QUIET_SECONDS
@@ -340,7 +340,8 @@ FINE = CheckSpec("fine", "Whether the test says so.", blocking=True)
 
 
 class Pair:
-    """Two assets, of which the first has a blocking check, really materialised."""
+    """Two assets, of which the first has a blocking check, really materialised; the second could
+    use a third, which is never made."""
 
     def __init__(self, home: Home, instance: dg.DagsterInstance) -> None:
         verdict = self.verdict = {"version": 0, "fine": True}
@@ -354,13 +355,18 @@ class Pair:
             return Artifact(table, checks=(check(FINE, bool(verdict["fine"]), "as told"),))
 
         @cached_asset(group="transport", kinds={"polars"})
-        def second(stage, first: pl.DataFrame) -> Artifact:
+        def never(stage) -> Artifact:
+            """An input that a task can do without."""
+            return Artifact(document={})
+
+        @cached_asset(group="transport", kinds={"polars"})
+        def second(stage, first: pl.DataFrame, never: Stored | None) -> Artifact:
             """Follows from the first."""
             return Artifact(first)
 
         self.instance, self.cursor = instance, None
         self.defs = dg.Definitions(
-            assets=[dagster_asset(first, ON_CHANGE), dagster_asset(second, ON_CHANGE)],
+            assets=[dagster_asset(asset, on_change(asset)) for asset in (first, second, never)],
             resources=resources(home),
         )
 
