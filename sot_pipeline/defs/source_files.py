@@ -9,7 +9,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import dagster as dg
 
@@ -76,49 +76,60 @@ with warnings.catch_warnings():
 
 @dataclass(frozen=True)
 class Seen:
-    """What the sensor remembers of one text set of one task.
+    """What the sensor remembers of a task's text sets.
 
     Attributes:
-        signature: The files' names, sizes and times at the last tick.
-        since: When this signature was first seen, in seconds since 1970.
-        settled: The contents under this signature were read and reported, or cannot be read;
-            nothing is to be done until the signature changes.
+        signatures: Names, sizes and times of the files at the last tick, by role.
+        since: When these signatures were first seen, in seconds since 1970.
+        settled: The contents under these signatures were read and reported; nothing is to be
+            done until a signature changes.
+        problems: Why sets could not be read at the last attempt.
     """
 
-    signature: str
+    signatures: dict[str, str]
     since: float
     settled: bool = False
+    problems: list[str] = field(default_factory=list)
 
 
 def look(
-    home: Home, instance: dg.DagsterInstance, task: str, role: str, seen: Seen | None, now: float
-) -> tuple[Seen, dg.AssetObservation | None]:
-    """Look at one text set once: what to remember, and what to report.
+    home: Home, instance: dg.DagsterInstance, task: str, seen: Seen | None, now: float
+) -> tuple[Seen, list[dg.AssetObservation]]:
+    """Look at a task's text sets once: what to remember, and what to report.
 
-    Raises:
-        InputError: The set has been quiet for long enough and cannot be read.
+    All sets must have been quiet, so that two references that are replaced one after the other
+    are one change.
     """
-    signature = _signature(home, task, role)
-    if seen is None or seen.signature != signature:
-        return Seen(signature, now), None
+    signatures = _signatures(home, task)
+    if seen is None or seen.signatures != signatures:
+        return Seen(signatures, now), []
     if seen.settled or now - seen.since < QUIET_SECONDS:
-        return seen, None
-    version = source_version(ROLES[role], home, task)
-    after = _signature(home, task, role)
-    if after != signature:  # replaced while it was read: what was read may be half of each
-        return Seen(after, now), None
-    settled = Seen(signature, seen.since, settled=True)
-    key = dg.AssetKey(SOURCE_FILES[ROLES[role].name])
-    if version == observed_version(instance, key, task):
-        return settled, None
-    return settled, dg.AssetObservation(key, partition=task, tags={DATA_VERSION_TAG: version})
+        return seen, []
+    observations, problems = [], []
+    for asset in ROLES.values():
+        key = dg.AssetKey(SOURCE_FILES[asset.name])
+        try:
+            version = source_version(asset, home, task)
+        except (InputError, OSError) as error:
+            problems.append(str(error))
+            continue
+        if version != observed_version(instance, key, task):
+            tags = {DATA_VERSION_TAG: version}
+            observations.append(dg.AssetObservation(key, partition=task, tags=tags))
+    after = _signatures(home, task)
+    if after != signatures:  # replaced while it was read: what was read may be half of each
+        return Seen(after, now), []
+    # what cannot be read is tried again at each tick: a mended permission changes no signature
+    problems = list(dict.fromkeys(problems))
+    return Seen(signatures, seen.since, settled=not problems, problems=problems), observations
 
 
-def _signature(home: Home, task: str, role: str) -> str:
+def _signatures(home: Home, task: str) -> dict[str, str]:
     try:
-        return source_signature(home.read_task(task), role)
-    except InputError as error:
-        return f"unreadable task file: {error}"
+        files = home.read_task(task)
+        return {role: source_signature(files, role) for role in ROLES}
+    except (InputError, OSError) as error:
+        return {"unreadable": str(error)}
 
 
 def observed_version(instance: dg.DagsterInstance, key: dg.AssetKey, task: str) -> str | None:
@@ -140,34 +151,30 @@ def busy_tasks(instance: dg.DagsterInstance) -> set[str]:
     minimum_interval_seconds=SENSOR_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Watches the files of the text sets. Once a set has been quiet for "
-        f"{QUIET_SECONDS} s (SOT_QUIET_SECONDS), its content is read; if it changed, one "
-        "observation is recorded, which makes `sot_automation` bring the task up to date. "
+        "Watches the files of the text sets. Once a task's sets have been quiet for "
+        f"{QUIET_SECONDS} s (SOT_QUIET_SECONDS), they are read; each that changed is recorded "
+        "as one observation, which makes `sot_automation` bring the task up to date. "
         "Looks every SOT_SENSOR_SECONDS (30), and waits while the task has an unfinished run."
     ),
 )
 def source_files(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult:
     place, instance, now = home.home(), context.instance, time.time()
-    memory = {name: Seen(**seen) for name, seen in json.loads(context.cursor or "{}").items()}
+    memory = {task: Seen(**seen) for task, seen in json.loads(context.cursor or "{}").items()}
     remembered: dict[str, Seen] = {}
     observations: list[dg.AssetObservation] = []
     # A change that is reported while a run still reads the old content would count as handled
     # when that run ends: it is kept until the task is idle.
     busy = busy_tasks(instance)
     for task in place.task_names():
-        for role in ROLES:
-            name = f"{task}/{role}"
-            seen = memory.get(name)
-            if task in busy:
-                remembered |= {name: seen} if seen else {}
-                continue
-            try:
-                remembered[name], observation = look(place, instance, task, role, seen, now)
-            except (InputError, OSError) as error:
-                assert seen is not None  # only a set that was seen before is read
-                context.log.warning(f"task {task!r}: {error}")
-                remembered[name] = Seen(seen.signature, seen.since, settled=True)
-            else:
-                observations += [observation] if observation else []
-    cursor = json.dumps({name: asdict(seen) for name, seen in remembered.items()})
+        seen = memory.get(task)
+        if task in busy:
+            remembered |= {task: seen} if seen else {}
+            continue
+        remembered[task], changed = look(place, instance, task, seen, now)
+        observations += changed
+        known = seen.problems if seen else []
+        for problem in remembered[task].problems:
+            if problem not in known:
+                context.log.warning(f"task {task!r}: {problem}")
+    cursor = json.dumps({task: asdict(seen) for task, seen in remembered.items()})
     return dg.SensorResult(asset_events=observations, cursor=cursor)

@@ -232,10 +232,10 @@ def new_runs(live: Live, before: list[Run], count: int = 1) -> list[Run]:
     return since()
 
 
-def seen_and_not_reported(live: Live, name: str) -> bool:
+def seen_and_not_reported(live: Live, task: str) -> bool:
     """Whether the sensor's memory holds a change that it has not reported yet."""
     query = """{ sensorOrError(sensorSelector: {repositoryName: "__repository__",
       repositoryLocationName: "sot_pipeline", sensorName: "source_files"}) { ... on Sensor {
       sensorState { typeSpecificData { ... on SensorData { lastCursor } } } } } }"""
     state = live.graphql(query)["sensorOrError"]["sensorState"]
-    return not json.loads(state["typeSpecificData"]["lastCursor"])[name]["settled"]
+    return not json.loads(state["typeSpecificData"]["lastCursor"])[task]["settled"]

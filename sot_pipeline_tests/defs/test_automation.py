@@ -33,7 +33,7 @@ from sot_pipeline.defs.instance import (
     fail_orphaned_runs,
     open_instance,
 )
-from sot_pipeline.defs.source_files import Seen, look, source_files, text_set_files
+from sot_pipeline.defs.source_files import source_files, text_set_files
 from sot_pipeline.defs.store import Artifact, Stored
 from sot_pipeline.errors import InputError
 
@@ -235,15 +235,29 @@ def test_observing_by_hand_records_the_version_that_the_sensor_would(ticks, home
     assert not observe()
 
 
-def test_looking_at_an_unreadable_set_raises_only_after_the_quiet_time(home, files, instance):
-    files["safe"].unlink()
-    seen, observation = look(home, instance, "small", "safe", None, now=0)
-    assert observation is None
-    assert look(home, instance, "small", "safe", seen, now=QUIET - 1) == (seen, None)
-    with pytest.raises(InputError, match="no such file"):
-        look(home, instance, "small", "safe", seen, now=QUIET)
-    settled = Seen(seen.signature, seen.since, settled=True)
-    assert look(home, instance, "small", "safe", settled, now=9 * QUIET) == (settled, None)
+def test_references_replaced_one_after_the_other_are_one_change(ticks, files):
+    ticks.settle()
+    files["safe"].write_text("{}\n")
+    ticks.tick()
+    files["harmful"].write_text("{}\n")
+    assert ticks.tick(after=QUIET) == {}
+    assert set(ticks.tick(after=QUIET)) == {"safe_file", "harmful_file"}
+
+
+def test_a_file_whose_permission_is_mended_is_read(ticks, monkeypatch):
+    # the tests may run as root, who may read everything: the refusal is made here
+    read = module.source_version
+
+    def refuse(asset, home, task):
+        if asset.name == "safe_texts":
+            raise PermissionError(13, "Permission denied")
+        return read(asset, home, task)
+
+    monkeypatch.setattr(module, "source_version", refuse)
+    assert set(ticks.settle()) == {"custom_file", "harmful_file"}
+    monkeypatch.setattr(module, "source_version", read)
+    assert set(ticks.tick()) == {"safe_file"}
+    assert ticks.tick() == {}
 
 
 def test_the_seconds_of_the_sensors_come_from_the_environment(monkeypatch):

@@ -31,7 +31,7 @@ def test_a_kill_within_the_quiet_time_loses_nothing_and_doubles_nothing(project)
     with ui(home, SOT_QUIET_SECONDS="20") as live:
         live.settle()
         append(files["harmful"], 30)
-        wait_until(lambda: seen_and_not_reported(live, "small/harmful"), 60, "the change is seen")
+        wait_until(lambda: seen_and_not_reported(live, "small"), 60, "the change is seen")
         live.kill()
     assert runs(home) == before
     with ui(home, SOT_QUIET_SECONDS="20") as live:
