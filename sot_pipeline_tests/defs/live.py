@@ -22,7 +22,13 @@ from sot_pipeline_tests.small_project import write_small_project
 
 SOT = Path(sys.executable).with_name("sot")
 DAGSTER = Path(sys.executable).with_name("dagster")
-PATIENCE = 180  # seconds for a run of a dozen small assets on two loaded cores
+PATIENCE = 300  # seconds for a run of a dozen small assets on two loaded cores
+QUIET_SECONDS = 3
+# what the daemon writes each time
+LOOKS = {
+    "source_files": b"Checking for new runs for sensor: source_files",
+    "sot_automation": b"Finished auto-materialization tick for sot_automation",
+}
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -44,23 +50,23 @@ class Live:
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)["data"]
 
-    def last_ticks(self) -> dict[str, float]:
-        """When each sensor last looked, in seconds since 1970."""
-        query = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__",
-          repositoryLocationName: "sot_pipeline"}) { ... on Sensors { results { name
-          sensorState { ticks(limit: 1) { timestamp } } } } } }"""
-        sensors = self.graphql(query)["sensorsOrError"].get("results", [])
-        ticks = {sensor["name"]: sensor["sensorState"]["ticks"] for sensor in sensors}
-        return {name: found[0]["timestamp"] for name, found in ticks.items() if found}
-
     def settle(self) -> None:
         """Wait until a change of this moment would have made its run."""
-        for sensor, quiet in (("source_files", 0), ("source_files", 3), ("sot_automation", 1)):
-            self._looks_after(sensor, time.time() + quiet)
-            self._looks_after(sensor, time.time())  # the first look may have begun before
+        self.look("source_files")
+        time.sleep(QUIET_SECONDS)
+        self.look("source_files")
+        self.look("sot_automation")
 
-    def _looks_after(self, sensor: str, moment: float) -> None:
-        wait_until(lambda: self.last_ticks()[sensor] > moment, PATIENCE, f"{sensor} looks")
+    def look(self, sensor: str) -> None:
+        """Wait until a sensor has looked once, from now on."""
+        position = self.log.stat().st_size
+
+        def looked() -> bool:
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            # the first line may belong to a look that began before
+            return self.log.read_bytes()[position:].count(LOOKS[sensor]) >= 2
+
+        wait_until(looked, PATIENCE, f"{sensor} looks, see {self.log}")
 
     def kill(self) -> None:
         """End every process at once, as a power loss would: the daemon, the UI, the runs."""
@@ -98,7 +104,7 @@ def ui(home: Home, *, command: str = "sot", **environment: str) -> Iterator[Live
         "sot": [SOT, "ui", "--home", home.root, "--port", port],
         "dagster": [DAGSTER, "dev", "-w", PROJECT_ROOT / "workspace.yaml", "-p", port],
     }
-    log, began = home.root / f"ui-{port}.log", time.time()
+    log = home.root / f"ui-{port}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
             [str(argument) for argument in commands[command]],
@@ -108,7 +114,7 @@ def ui(home: Home, *, command: str = "sot", **environment: str) -> Iterator[Live
             env={
                 **os.environ,
                 "SOT_SENSOR_SECONDS": "1",
-                "SOT_QUIET_SECONDS": "3",
+                "SOT_QUIET_SECONDS": str(QUIET_SECONDS),
                 "SOT_HOME": str(home.root),
                 "DAGSTER_HOME": str(home.dagster),
                 "OMP_NUM_THREADS": "1",
@@ -118,20 +124,11 @@ def ui(home: Home, *, command: str = "sot", **environment: str) -> Iterator[Live
         )
     live = Live(home, port, process, log)
     try:
-        wait_until(lambda: _looked_since(live, began), 180, f"the sensors look, see {log}")
+        for sensor in LOOKS:
+            live.look(sensor)
         yield live
     finally:
         live.kill()
-
-
-def _looked_since(live: Live, began: float) -> bool:
-    """Whether files and conditions were looked at by these processes, not by earlier ones."""
-    assert live.process.poll() is None, live.log.read_text()[-3000:]
-    try:
-        ticks = live.last_ticks()
-    except OSError:
-        return False
-    return all(ticks.get(name, 0) > began for name in ("source_files", "sot_automation"))
 
 
 def wait_until(happened: Callable[[], bool], seconds: float, what: str) -> None:
