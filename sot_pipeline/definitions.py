@@ -11,12 +11,20 @@ from sot_pipeline.defs.assets import (
     texts,
     transport,
 )
-from sot_pipeline.defs.automation import task_files
+from sot_pipeline.defs.automation import (
+    nightly_reconcile,
+    on_change,
+    orphaned_runs,
+    sot_automation,
+    task_files,
+)
 from sot_pipeline.defs.dagster_assets import (
     HomeResource,
     NoReturnValues,
     dagster_asset,
 )
+from sot_pipeline.defs.notifications import run_failed, selection_moved
+from sot_pipeline.defs.source_files import source_files, text_set_files
 
 REFERENCES = (
     texts.safe_texts,  # D_safe, trusted rows of the task
@@ -54,6 +62,15 @@ ADAPTER = (
 )
 ASSETS = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER)
 
+SENSORS = (
+    task_files,  # data/tasks/*.yaml -> partitions
+    source_files,  # changed text sets -> observations
+    sot_automation,  # ... -> one run of what depends on them
+    orphaned_runs,
+    run_failed,  # -> webhook
+    selection_moved,  # -> webhook
+)
+
 PURIFY = {asset.name for asset in (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED)}
 JOBS = {
     "purify": PURIFY | {"aligned_base_model"},  # which may be the encoder
@@ -78,9 +95,10 @@ def job(name: str):
 def build_definitions(home: str | None = None) -> dg.Definitions:
     """The graph on one home folder; None: `$SOT_HOME`, or `data/` where the process runs."""
     return dg.Definitions(
-        assets=[dagster_asset(asset) for asset in ASSETS],
+        assets=[text_set_files, *(dagster_asset(asset, on_change(asset)) for asset in ASSETS)],
         jobs=[job(name) for name in JOBS],
-        sensors=[task_files],
+        sensors=SENSORS,
+        schedules=[nightly_reconcile],
         resources={"home": HomeResource(root=home), "io_manager": NoReturnValues()},
         # Steps share one process: importing torch and jax once a step costs more than most steps
         executor=dg.in_process_executor,

@@ -8,12 +8,7 @@ from typing import Any
 import dagster as dg
 
 from sot_pipeline.defs.home import Home
-from sot_pipeline.defs.instance import (
-    PROCESS_TAG,
-    fail_orphaned_runs,
-    open_instance,
-    register_tasks,
-)
+from sot_pipeline.defs.instance import fail_orphaned_runs, open_instance, register_tasks
 from sot_pipeline.defs.store import Store
 from sot_pipeline.errors import storage_errors
 
@@ -66,7 +61,7 @@ def run_job(home: Home, task: str, job_name: str) -> RunOutcome:
     with storage_errors(home.root):
         Store(home.store).sweep()
         with open_instance(home, captures_output=False) as instance:
-            fail_orphaned_runs(instance, of_command_line=True)
+            fail_orphaned_runs(instance)
             register_tasks(instance, home)
             return _execute(instance, home, task, job_name)
 
@@ -82,7 +77,6 @@ def _execute(instance: dg.DagsterInstance, home: Home, task: str, job_name: str)
         instance=instance,
         raise_on_error=False,
         run_config=quiet,
-        tags={PROCESS_TAG: str(os.getpid())},
     )
     if any(_interrupted(event) for event in result.all_events):
         raise KeyboardInterrupt

@@ -22,6 +22,7 @@ IGNORED = (
     f"{PACKAGE}.defs.retention",
     f"{PACKAGE}.defs.catalogue",
     f"{PACKAGE}.defs.store",
+    f"{PACKAGE}.defs.durable",
     f"{PACKAGE}.defs.home",
     f"{PACKAGE}.defs.settings",
     f"{PACKAGE}.defs.sources",

@@ -1,20 +1,48 @@
 """From `CachedAsset` to Dagster: partitions, checks, metadata, figures."""
 
 import base64
+import os
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
-from sot_pipeline.defs.cached_asset import CachedAsset
+from sot_pipeline.defs.cached_asset import CachedAsset, CheckSpec
 from sot_pipeline.defs.home import Home
+from sot_pipeline.defs.instance import claim_run
 from sot_pipeline.defs.materialise import Materialised, materialise
-from sot_pipeline.defs.store import Check
+from sot_pipeline.defs.store import Check, fingerprint_of
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import listener
 
 TASKS = dg.DynamicPartitionsDefinition(name="task")
 OWNER = "team:sot"
+DATA_VERSION_TAG = "dagster/data_version"
+
+# text asset -> the observable asset of the files it reads
+SOURCE_FILES = {
+    "custom_texts": "custom_file",
+    "safe_texts": "safe_file",
+    "harmful_texts": "harmful_file",
+}
+# of steps that need a device or the network, which may be back in a minute
+MAX_RETRIES, RETRY_SECONDS = 2, 10
+
+
+def seconds_from_environment(name: str, default: int) -> int:
+    """How often sensors look, and how long they wait.
+
+    Raises:
+        InputError: the variable is not a whole number of seconds.
+    """
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal():
+        raise InputError(f"{name} is {value!r}: expected a whole number of seconds, like {default}")
+    return int(value)
+
+
+SENSOR_SECONDS = seconds_from_environment("SOT_SENSOR_SECONDS", 30)
 
 
 class HomeResource(dg.ConfigurableResource):
@@ -37,35 +65,57 @@ class NoReturnValues(dg.IOManager):
         raise TypeError("inputs are read from the store, not from Dagster")
 
 
-def dagster_asset(asset: CachedAsset) -> dg.AssetsDefinition:
+def source_version(asset: CachedAsset, home: Home, task: str) -> str:
+    """Data version of the files that a text asset reads; equal contents, equal versions.
+
+    Raises:
+        InputError: a file is missing or cannot be read, or the task file is wrong.
+    """
+    assert asset.source is not None
+    settings, _ = home.settings(task)
+    return fingerprint_of(asset.source(home.read_task(task), settings))
+
+
+def dagster_asset(
+    asset: CachedAsset, automation_condition: dg.AutomationCondition | None = None
+) -> dg.AssetsDefinition:
     """The Dagster asset of a cached asset, partitioned by task."""
+    source_file = SOURCE_FILES.get(asset.name)
 
     @dg.asset(
         name=asset.name,
         group_name=asset.group,
         kinds=set(asset.kinds),
         description=asset.description,
-        deps=list(asset.inputs),
+        deps=[*asset.inputs, *([source_file] if source_file else [])],
         partitions_def=TASKS,
         code_version=asset.code_version,
         owners=[OWNER],
-        check_specs=[
-            dg.AssetCheckSpec(
-                spec.name, asset=asset.name, description=spec.description, blocking=spec.blocking
-            )
-            for spec in asset.checks
-        ],
+        automation_condition=automation_condition,
+        check_specs=[_check_spec(asset, spec) for spec in asset.checks],
     )
     def compute(context: dg.AssetExecutionContext, home: HomeResource) -> Iterator[Any]:
         def log(line: str) -> None:
             context.log.info(line)
             listener().said(asset.name, line)
 
+        claim_run(context.instance, context.run.run_id)
         listener().started(asset.name)
         try:
             result = materialise(asset, home.home(), context.partition_key, log)
         except InputError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
+        except Exception as error:
+            # not a `retry_policy`: that would also repeat a step that a person interrupted
+            if "torch" in asset.kinds:
+                seconds = RETRY_SECONDS * 2**context.retry_number
+                raise dg.RetryRequested(MAX_RETRIES, seconds) from error
+            raise
+        if source_file:
+            version = fingerprint_of(result.stored.manifest["source"])
+            yield dg.AssetObservation(
+                source_file, partition=context.partition_key, tags={DATA_VERSION_TAG: version}
+            )
         rows = result.stored.manifest.get("rows")
         listener().finished(asset.name, result.hit, result.seconds, rows)
         yield dg.MaterializeResult(
@@ -75,6 +125,18 @@ def dagster_asset(asset: CachedAsset) -> dg.AssetsDefinition:
         )
 
     return compute
+
+
+def _check_spec(asset: CachedAsset, spec: CheckSpec) -> dg.AssetCheckSpec:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(
+            spec.name,
+            asset=asset.name,
+            description=spec.description,
+            blocking=spec.blocking,
+            partitions_def=TASKS,  # else one task's failed check would block every other task
+        )
 
 
 def _metadata(result: Materialised) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """The Dagster instance whose history lies in `data/dagster_home`."""
 
+import json
 import os
 import shutil
+import socket
+import time
 import uuid
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
@@ -14,16 +18,27 @@ CONFIG = """\
 # Written by sot_pipeline on first use; yours to edit.
 telemetry: {enabled: false}
 nux: {enabled: false}  # the first page is the graph, not a dialog
-run_retries: {enabled: true, max_retries: 2}
+# a run whose process died is taken up again; a run that ended with an error would end so again
+run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 run_monitoring: {enabled: true, max_runtime_seconds: 86400}
-concurrency: {runs: {max_concurrent_runs: 2}}
+concurrency:
+  runs:
+    max_concurrent_runs: 2
+    tag_concurrency_limits:  # one run of a task at a time
+      - {key: dagster/partition, value: {applyLimitPerUniqueValue: true}, limit: 1}
 """
-PROCESS_TAG = "sot/pid"
+PROCESS_TAG = "sot/process"
 UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.CANCELING,
 ]
+UNFINISHED_OR_QUEUED = [
+    *UNFINISHED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+]
+UNCLAIMED_SECONDS = 600
 
 
 def prepare_dagster_home(home: Home) -> None:
@@ -74,38 +89,60 @@ def open_instance(home: Home, *, captures_output: bool = True) -> dg.DagsterInst
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home.dagster), overrides=overrides))
 
 
-def fail_orphaned_runs(instance: dg.DagsterInstance, *, of_command_line: bool = False) -> int:
+def claim_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Leave this process's mark on a run: run id, host, process id, and when the process began.
+
+    The run id is part of it because a repeated run inherits the tags of the run it repeats; the
+    beginning, because process ids are used again.
+    """
+    began = _began(os.getpid())
+    mark = json.dumps([run_id, socket.gethostname(), os.getpid(), began])
+    instance.add_run_tags(run_id, {PROCESS_TAG: mark})
+
+
+def fail_orphaned_runs(instance: dg.DagsterInstance, now: float | None = None) -> int:
     """Mark runs as failed whose process is gone; Dagster itself would wait for them for ever.
 
-    Called before the UI starts: whatever an earlier UI launched ended with it, and the command
-    line leaves its process id on its runs.
-
-    Args:
-        of_command_line: Only runs that carry a process id; the others may be those of a UI
-            that is open.
+    A run is claimed by its first step. One that nobody claimed counts as orphaned after
+    `UNCLAIMED_SECONDS` without news; one that was claimed on another host is never touched.
     """
-    statuses = [*UNFINISHED, dg.DagsterRunStatus.NOT_STARTED] if of_command_line else UNFINISHED
     orphans = [
-        run
-        for run in instance.get_runs(dg.RunsFilter(statuses=statuses))
-        if not _alive(run.tags.get(PROCESS_TAG))
-        and (PROCESS_TAG in run.tags or not of_command_line)
+        record.dagster_run
+        for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
+        if _orphaned(record, time.time() if now is None else now)
     ]
     for run in orphans:
         instance.report_run_failed(run, "the process that ran it is gone")
     return len(orphans)
 
 
-def _alive(process_id: str | None) -> bool:
-    if process_id is None:
-        return False
+def _orphaned(record: dg.RunRecord, now: float) -> bool:
+    run = record.dagster_run
+    run_id, host, process_id, began = json.loads(run.tags.get(PROCESS_TAG, "[null, null, 0, null]"))
+    if run_id != run.run_id:
+        return now - record.update_timestamp.timestamp() > UNCLAIMED_SECONDS
+    return host == socket.gethostname() and _began(process_id) != began
+
+
+def _began(process_id: int) -> str | None:
+    """When a live process began, in the system's own count; None: no such process.
+
+    Where there is no /proc (macOS), only whether there is one: "alive".
+    """
+    if Path("/proc/self/stat").exists():
+        try:
+            status = Path(f"/proc/{process_id}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        fields = status.rpartition(")")[2].split()  # the name before may hold spaces
+        return None if fields[0] == "Z" else fields[19]
     try:
-        os.kill(int(process_id), 0)
+        os.kill(process_id, 0)
     except ProcessLookupError:
-        return False
+        return None
     except PermissionError:
-        return True
-    return True
+        pass
+    return "alive"
 
 
 def register_tasks(instance: dg.DagsterInstance, home: Home) -> None:

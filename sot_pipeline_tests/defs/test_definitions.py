@@ -5,10 +5,9 @@ import pytest
 
 from sot_pipeline.cli.runs import run_job
 from sot_pipeline.definitions import ASSETS, JOBS, defs
-from sot_pipeline.defs.automation import task_files
-from sot_pipeline.defs.dagster_assets import HomeResource, NoReturnValues
+from sot_pipeline.defs.dagster_assets import SOURCE_FILES, NoReturnValues
 from sot_pipeline.defs.home import Home, TaskFile
-from sot_pipeline.defs.instance import PROCESS_TAG, fail_orphaned_runs, open_instance
+from sot_pipeline.defs.instance import open_instance
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.store import Store
 from sot_pipeline_tests.small_project import write_small_project
@@ -37,13 +36,14 @@ def test_the_definitions_load_and_validate():
 
 def test_every_asset_says_what_it_is():
     graph = defs().resolve_asset_graph()
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {a.name for a in ASSETS}
-    for asset in ASSETS:
-        node = graph.get(dg.AssetKey(asset.name))
+    names = {asset.name for asset in ASSETS} | set(SOURCE_FILES.values())
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == names
+    for name in names:
+        node = graph.get(dg.AssetKey(name))
         assert node.description
         assert node.kinds
         assert node.owners
-        assert node.code_version
+        assert node.code_version or node.is_observable
         assert node.is_partitioned
         assert node.group_name in {"references", "custom", "transport", "purified", "adapter"}
 
@@ -155,40 +155,6 @@ def test_a_solve_that_does_not_converge_blocks_what_follows(home: Home):
     assert "selected_samples" not in {asset.asset for asset in outcome.assets}
 
 
-def test_the_sensor_keeps_partitions_equal_to_the_task_files(home: Home):
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("task", ["deleted-long-ago"])
-        context = dg.build_sensor_context(
-            instance=instance, resources={"home": HomeResource(root=str(home.root))}
-        )
-        result = task_files(context)
-        assert isinstance(result, dg.SensorResult)
-        requests = result.dynamic_partitions_requests or []
-        added = [request.partition_keys for request in requests]
-        assert ["deleted-long-ago"] in added
-        assert any("small" in keys for keys in added)
-
-
 def test_an_accidental_return_value_is_an_error():
     with pytest.raises(TypeError, match="write it to the store"):
         NoReturnValues().handle_output(dg.build_output_context(step_key="x"), object())
-
-
-def test_orphaned_runs_are_failed_and_live_ones_spared(tmp_path):
-    import os
-
-    home = Home(tmp_path)
-    with open_instance(home) as instance:
-        job = defs().resolve_job_def("purify")
-
-        def started(**tags: str) -> str:
-            run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
-            return run.run_id
-
-        live = started(**{PROCESS_TAG: str(os.getpid())})
-        orphan = started(**{PROCESS_TAG: str(2**22 + 1)})  # above the largest process id
-        unknown = started()
-        assert fail_orphaned_runs(instance) == 2
-        statuses = {run.run_id: run.status for run in instance.get_runs()}
-        assert statuses[live] == dg.DagsterRunStatus.STARTED
-        assert statuses[orphan] == statuses[unknown] == dg.DagsterRunStatus.FAILURE
