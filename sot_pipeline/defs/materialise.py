@@ -142,6 +142,7 @@ def _compute(
         }
         artifact = asset.function(stage, **arguments)
         _require_answers(asset, artifact)
+        _require_same_source(asset, planned)
         return artifact, {
             "code_version": asset.code_version,
             "settings": parts["settings"],
@@ -249,6 +250,17 @@ def _load(stored: Stored | None, kind: type) -> Any:
     if kind is np.ndarray:
         return stored.array()
     return stored
+
+
+def _require_same_source(asset: CachedAsset, planned: Plan) -> None:
+    """What was read must be what the fingerprint says, or another content goes by its name."""
+    if asset.source is None:
+        return
+    now = dict(asset.source(planned.files, planned.settings))
+    if now != planned.parts["source"]:
+        raise InputError(
+            f"{asset.name}: a file changed while it was being read; run again when it is whole"
+        )
 
 
 def _require_answers(asset: CachedAsset, artifact: Artifact) -> None:

@@ -179,3 +179,24 @@ def test_the_manifest_tells_the_whole_story(home: Home):
     assert manifest["lineage"] == manifest["inputs"]
     assert manifest["files"].keys() == {"array.npy"}
     assert manifest["libraries"]["polars"] == pl.__version__
+
+
+@cached_asset(
+    group="g",
+    kinds={"polars"},
+    content_versioned=True,
+    source=lambda files, settings: {"text": Path(*files.custom).read_text()},
+)
+def overtaken(stage: Stage) -> Artifact:
+    """While it reads, somebody writes."""
+    path = Path(*stage.files.custom)
+    path.write_text(path.read_text() + " 4")
+    return Artifact(table=pl.DataFrame({"value": [float(w) for w in path.read_text().split()]}))
+
+
+def test_a_file_that_changes_while_it_is_read_makes_nothing(home: Home):
+    with pytest.raises(InputError, match="overtaken: a file changed while it was being read"):
+        make(home, overtaken)
+    store = Store(home.store)
+    assert store.current("t", "overtaken") is None
+    assert not list((home.store / "overtaken").glob("*"))

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from sot_pipeline.defs.assets.texts import custom_texts, harmful_texts, rejected_rows, safe_texts
-from sot_pipeline.defs.cached_asset import materialise
 from sot_pipeline.defs.home import Home, TaskFile
+from sot_pipeline.defs.materialise import materialise
 from sot_pipeline.defs.sources import source_files, source_identity, source_signature
 from sot_pipeline.defs.store import Stored
 from sot_pipeline.errors import InputError
