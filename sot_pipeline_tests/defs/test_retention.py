@@ -25,11 +25,11 @@ from sot_pipeline.defs.store import Artifact, Store, Stored
     group="g",
     kinds={"polars"},
     content_versioned=True,
-    source=lambda files, settings: {"text": files.custom.read_text()},
+    source=lambda files, settings: {"text": Path(*files.custom).read_text()},
 )
 def numbers(stage: Stage) -> Artifact:
     """The numbers of a file, one a word."""
-    values = [float(word) for word in stage.files.custom.read_text().split()]
+    values = [float(word) for word in Path(*stage.files.custom).read_text().split()]
     return Artifact(table=pl.DataFrame({"value": values}))
 
 
@@ -71,7 +71,7 @@ def make(home: Home, *assets: CachedAsset, task: str = "t") -> list[bool]:
 
 
 def change_numbers(home: Home, *words: object) -> None:
-    home.read_task("t").custom.write_text(" ".join(map(str, words)))
+    Path(*home.read_task("t").custom).write_text(" ".join(map(str, words)))
 
 
 def make_versions(home: Home, count: int) -> None:

@@ -1,5 +1,6 @@
 """Cosine costs to both references, and the weights that solve Eq. 5."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,9 @@ def sample_weights(
     from sot_pipeline.selection import nearest_reference, ranks
 
     pull, push = pull_cost.array(), push_cost.array()
+    begun = time.perf_counter()
     fit, started = _solved(stage, pull, push, custom_texts["sample_id"])
+    solved = {"started": started, "solve_seconds": round(time.perf_counter() - begun, 3)}
     save_fit(fit, stage.directory / "fit")
     nearest_safe, safe_cost = nearest_reference(pull)
     nearest_harmful, harmful_cost = nearest_reference(push)
@@ -176,7 +179,7 @@ def sample_weights(
         pl.Series("nearest_harmful_row", nearest_harmful),
         pl.Series("harmful_cost", harmful_cost),
     )
-    document = _fit_document(fit) | {"started": started}
+    document = _fit_document(fit) | solved
     return Artifact(
         table=table,
         document=document | {"objective_trace": [float(v) for v in fit.objective_trace]},
