@@ -5,6 +5,7 @@ import dagster as dg
 from sot_pipeline.defs.assets import (
     adapter,
     changes,
+    costs,
     embeddings,
     purified,
     report,
@@ -38,9 +39,9 @@ CUSTOM = (
     embeddings.custom_embeddings,
 )
 TRANSPORT = (
-    transport.cost_center,  # where angles are taken from
-    transport.pull_cost,  # cosine costs to the safe reference
-    transport.push_cost,  # ... and to the harmful one
+    costs.cost_center,  # where angles are taken from
+    costs.pull_cost,  # cosine costs to the safe reference
+    costs.push_cost,  # ... and to the harmful one
     transport.sample_weights,  # Eq. 5
     transport.calibration,  # ... against a part of the references, for a cut with a stated risk
 )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from sot_pipeline.defs.assets.transport import saved_center
+from sot_pipeline.defs.assets.costs import saved_center
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.scoring import score_source
 from sot_pipeline.defs.store import Store, Stored

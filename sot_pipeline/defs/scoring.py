@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from sot_pipeline.defs.assets.costs import saved_center
 from sot_pipeline.defs.assets.embeddings import encoder_for
-from sot_pipeline.defs.assets.transport import load_fit, saved_center
+from sot_pipeline.defs.assets.transport import load_fit
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.sources import fetching_progress
 from sot_pipeline.defs.store import Store, Stored

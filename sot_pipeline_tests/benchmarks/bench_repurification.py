@@ -154,14 +154,14 @@ def edits(bench: Bench, harmful_rows: list[dict], safe_rows: list[dict], keep: f
     """The table of one task; the share of the first run that 1 % of the harmful rows cost, without
     checks and figures."""
     print(
-        "\n| run | rows embedded | costs computed | solve | CPU s | s | CPU of the first | without checks and figures, s | of the first |"
+        "\n| run | texts embedded | costs computed | solve | CPU s | s | CPU of the first | without checks and figures, s | of the first |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     bench.step("first")
     nothing = bench.step("nothing changed")
     assert all(result["hit"] for result in nothing.values())
     harmful, safe = bench.files["harmful"], bench.files["safe"]
-    harmful.write_text(harmful.read_text().replace('": "', '":  "'))
+    harmful.write_text(harmful.read_text().replace("\n", " \n"))
     edited = bench.step("harmful reference: white space")
     assert {n for n, r in edited.items() if not r["hit"]} == {"harmful_texts", "rejected_rows"}
     replace_rows(harmful, len(harmful_rows), harmful_rows)
