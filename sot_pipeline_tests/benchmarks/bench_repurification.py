@@ -222,7 +222,10 @@ def test_demo(tmp_path: Path, process: str):
         run = in_a_new_process if process == "new" else warm
         bench = Bench(tmp_path / "home", "demo", files, dict(DEMO_SETTINGS), run)
         if process == "warm":
-            before = Bench(tmp_path / "before", "demo", files, dict(DEMO_SETTINGS), run)
+            texts = write_world(build_world(0), tmp_path / "before")
+            before = Bench(tmp_path / "before" / "home", "demo", texts, dict(DEMO_SETTINGS), run)
+            run(before.home, "demo")
+            replace_rows(texts["harmful"], 3, harmful[3:6])
             run(before.home, "demo")
             base = "aligned_base_model"  # the demo's encoder, trained once
             shutil.copytree(before.home.store / base, bench.home.store / base)
