@@ -54,6 +54,12 @@ class Stage:
     code_version: str
     num_workers: int
 
+    @property
+    def earlier(self) -> Stored | None:
+        """`previous`, if the same code made it: what may be taken over into the result."""
+        made = self.previous and self.previous.manifest["code_version"]
+        return self.previous if made == self.code_version else None
+
     def progress(self, unit: str, label: str | None = None) -> Progress:
         return reporter(label or self.directory.name.rsplit("-", 1)[0], unit, self.log)
 

@@ -208,3 +208,24 @@ def test_going_back_finds_the_earlier_results(project: SmallProject):
     assert {name: project.current(name) for name in first} == first
     versions = project.store.history("small", "sample_weights")
     assert [v == first["sample_weights"] for v in versions] == [True, False, True]
+
+
+def test_what_other_code_made_is_not_taken_over(project: SmallProject):
+    """Costs of an earlier formula must not stand beside those of a new one."""
+    for name in ("cost_center", "push_cost", "sample_weights"):
+        path = project.current(name).directory / "manifest.json"
+        path.write_text(path.read_text().replace('"code_version": "', '"code_version": "0'))
+    project.edit("harmful", lambda rows: rows[1:])
+    project.run()
+    assert project.current("push_cost").document["num_kept"] == 0
+    assert project.current("sample_weights").document["started"] == "cold"
+
+
+def test_a_purification_of_earlier_code_can_still_be_compared(project: SmallProject):
+    fit = project.current("sample_weights").directory / "fit" / "scalars.json"
+    fit.write_text(fit.read_text().replace('"epsilon"', '"a field of then": 1, "epsilon"'))
+    project.edit("harmful", lambda rows: rows[1:])
+    path = project.current("sample_weights").directory / "manifest.json"
+    path.write_text(path.read_text().replace('"code_version": "', '"code_version": "0'))
+    project.run()
+    assert project.current("purification_changes").document["num_harmful_rows_gone"] == 1

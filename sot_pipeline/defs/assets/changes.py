@@ -1,10 +1,11 @@
 """What a new purification changed, and whether the adapter has to follow."""
 
+import json
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from sot_pipeline.defs.assets.transport import load_fit
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
 from sot_pipeline.defs.store import Artifact, Store, Stored
 from sot_pipeline.errors import InputError
@@ -150,9 +151,13 @@ def purification(artefacts: dict[str, Stored]):
     """A purification as the comparison reads it."""
     from sot_pipeline.changes import Purification
 
-    fit = load_fit(artefacts["sample_weights"].directory / "fit")
+    # number by number: a fit of earlier code may have other fields
+    fit = artefacts["sample_weights"].directory / "fit"
+    potentials = {
+        name: np.load(fit / f"{name}.npy", allow_pickle=False) for name in ("g_pull", "g_push")
+    }
     texts = {
-        name: artefacts[f"{name}_texts"].table().select("sample_id", "source_id", "file", "line")
+        name: _text_rows(artefacts[f"{name}_texts"].table())
         for name in ("custom", "safe", "harmful")
     }
     return Purification(
@@ -161,11 +166,16 @@ def purification(artefacts: dict[str, Stored]):
         training_weights=artefacts["selected_samples"].table(),
         pull_cost=artefacts["pull_cost"].array(),
         push_cost=artefacts["push_cost"].array(),
-        g_pull=fit.g_pull,
-        g_push=fit.g_push,
-        epsilon=fit.epsilon,
+        **potentials,
+        epsilon=json.loads((fit / "scalars.json").read_text())["epsilon"],
         scores=_scores(artefacts.get("evaluation")),
     )
+
+
+def _text_rows(table: pl.DataFrame) -> pl.DataFrame:
+    if "file" not in table.columns:  # made before sets of several files
+        table = table.with_columns(file=pl.lit(None, pl.String))
+    return table.select("sample_id", "source_id", "file", "line")
 
 
 def _scores(evaluation: Stored | None) -> dict[str, float]:

@@ -24,7 +24,7 @@ def cost_center(stage: Stage, safe_embeddings: np.ndarray) -> Artifact:
     if not stage.settings.transport.centre:
         return Artifact(table=_center_table(np.empty(0, np.float32)), metadata={"centre": "none"})
     center = pooled_mean(safe_embeddings)
-    earlier = None if stage.previous is None else center_of(stage.previous.table())
+    earlier = None if stage.earlier is None else center_of(stage.earlier.table())
     drift = None
     if earlier is not None and earlier.shape == center.shape:
         drift = center_drift(safe_embeddings, earlier)
@@ -68,7 +68,7 @@ def _known_costs(stage: Stage, reference: str):
     """The task's earlier costs to a reference, if all that they were made from is still there."""
     from sot_pipeline.transport.cost import KnownCosts
 
-    earlier = stage.previous
+    earlier = stage.earlier
     if earlier is None:
         return None
     x, y = (

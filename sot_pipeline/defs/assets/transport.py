@@ -107,7 +107,7 @@ def _earlier_fit(stage: Stage, sample_ids: pl.Series):
     """The task's earlier fit, for these rows; None where it is of no use."""
     from sot_pipeline.transport.fit import carried_over
 
-    earlier = stage.previous
+    earlier = stage.earlier
     if earlier is None or stage.settings.transport.optimizer != "mirror":
         return None
     places = pl.DataFrame({"sample_id": sample_ids}).join(
