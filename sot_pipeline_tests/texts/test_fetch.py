@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fsspec
@@ -120,6 +121,9 @@ def test_a_killed_download_leaves_nothing_half_read(web, tmp_path):
     url, folder = f"{web.url}/rows.jsonl", tmp_path / "f"
     with subprocess.Popen([sys.executable, "-c", code, url, str(folder)]) as process:
         assert web.stalled.wait(20)
+        until = time.monotonic() + 20
+        while not list(folder.rglob(".*.tmp")) and time.monotonic() < until:
+            time.sleep(0.01)  # the first bytes are on their way
         os.kill(process.pid, signal.SIGKILL)
     web.behaviour = ""
     assert whole_files(folder) == []
