@@ -14,6 +14,13 @@ from sot_pipeline_tests.small_project import write_small_project
 
 SOT = str(Path(sys.executable).with_name("sot"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+# A background job of a script begins with SIGINT ignored. (Not `preexec_fn`: it forks this process,
+# and JAX warns when it is loaded here.)
+AS_IN_A_TERMINAL = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 def sot(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -74,10 +81,9 @@ def test_a_negative_number_of_versions_is_wrong_usage(tmp_path):
 def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(files, tmp_path):
     with (tmp_path / "stderr").open("w") as stderr:
         process = subprocess.Popen(
-            [SOT, *map(str, purify(files))], cwd=tmp_path, text=True, env=ENVIRONMENT,
+            [sys.executable, "-c", AS_IN_A_TERMINAL, SOT, *map(str, purify(files))],
+            cwd=tmp_path, text=True, env=ENVIRONMENT,
             stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
-            # as a terminal leaves it; a background job of a script begins with it ignored
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
     while "custom_texts" not in (tmp_path / "stderr").read_text():
         assert process.poll() is None
