@@ -5,8 +5,8 @@ from pathlib import Path
 
 import duckdb
 
-from sot_pipeline.defs.durable import locked, to_disk
 from sot_pipeline.defs.store import Store
+from sot_pipeline.durable import locked, to_disk
 
 Table = tuple[str, Path]  # task, file
 # In quotes below: a type that a function refers to outlives the interpreter, and duckdb says so

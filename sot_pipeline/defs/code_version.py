@@ -22,10 +22,10 @@ IGNORED = (
     f"{PACKAGE}.defs.retention",
     f"{PACKAGE}.defs.catalogue",
     f"{PACKAGE}.defs.store",
-    f"{PACKAGE}.defs.durable",
     f"{PACKAGE}.defs.home",
     f"{PACKAGE}.defs.settings",
     f"{PACKAGE}.defs.sources",
+    f"{PACKAGE}.durable",
     f"{PACKAGE}.progress",
     f"{PACKAGE}.errors",
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-from sot_pipeline.defs.durable import locked, write_durably
 from sot_pipeline.defs.home import Home
+from sot_pipeline.durable import locked, write_durably
 
 CONFIG = """\
 # Written by sot_pipeline on first use; yours to edit.

@@ -10,9 +10,8 @@ import polars as pl
 
 from sot_pipeline.defs.assets.costs import saved_center
 from sot_pipeline.defs.home import Home
-from sot_pipeline.defs.scoring import score_source
-from sot_pipeline.defs.store import Store, Stored
-from sot_pipeline.errors import InputError
+from sot_pipeline.defs.scoring import purified_assets, score_source
+from sot_pipeline.defs.store import Stored
 from sot_pipeline.references.ledger import Chosen, Ledger, Row, row_id
 
 OWN_ROWS = "removed rows"  # the source of candidates where no file is given
@@ -71,7 +70,7 @@ def propose_rows(home: Home, task: str, sources: Sequence[str], *, count: int) -
     from sot_pipeline.transport.diagnostics import reference_coverage
 
     ledger = ledger_of(home, task)
-    assets = _purified(home, task)
+    assets = purified_assets(home, task, _NEEDED)
     parts = [_rows_of(home, task, source) for source in sources] or [_removed_rows(assets)]
     table = pl.concat([part.table for part in parts])
     vectors = np.concatenate([part.vectors for part in parts])
@@ -133,17 +132,6 @@ def add_harmful_source(home: Home, task: str, path: Path) -> None:
     files = home.read_task(task)
     if str(path) not in files.harmful:
         home.write_task(task, files.model_copy(update={"harmful": (*files.harmful, str(path))}))
-
-
-def _purified(home: Home, task: str) -> dict[str, Stored]:
-    current = Store(home.store).current_of(task)
-    missing = [name for name in _NEEDED if name not in current]
-    if missing:
-        raise InputError(
-            f"task {task!r} has not been purified ({', '.join(missing)} missing): run "
-            f"`sot purify --task {task}` first"
-        )
-    return {name: current[name] for name in _NEEDED}
 
 
 def _rows_of(home: Home, task: str, source: str) -> _Candidates:

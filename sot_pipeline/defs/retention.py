@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sot_pipeline.defs.durable import is_held, locked
 from sot_pipeline.defs.store import Store, Stored
+from sot_pipeline.durable import is_held, locked
 
 SCRATCH_DAYS = 7  # what an unfinished attempt left and nobody took up again
 _BESIDE_ARTEFACTS = {"current", "history", "building", "in_use", "scratch", "rows", "fetched"}

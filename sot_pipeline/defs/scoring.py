@@ -1,6 +1,7 @@
 """Score rows that no task has seen, against the solved weights of one."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +67,7 @@ def score_source(
     from sot_pipeline.transport.cost import cosine_cost
 
     settings, _ = home.settings(task)
-    assets = _solved(home, task)
+    assets = purified_assets(home, task, NEEDED)
     found = input_files([source], home.fetched, licences={}, progress=fetching_progress)
     texts = read_text_files(
         {file.name: file.path for file in found},
@@ -150,16 +151,21 @@ def _judged(
     return log_weights > cut["threshold"], p_values(log_weights, held_out)
 
 
-def _solved(home: Home, task: str) -> dict[str, Stored]:
+def purified_assets(home: Home, task: str, names: Sequence[str]) -> dict[str, Stored]:
+    """A task's current versions of these assets.
+
+    Raises:
+        InputError: no such task, or one of them is missing.
+    """
     home.read_task(task)  # a wrong name is the likelier mistake
     current = Store(home.store).current_of(task)
-    missing = [name for name in NEEDED if name not in current]
+    missing = [name for name in names if name not in current]
     if missing:
         raise InputError(
             f"task {task!r} has not been purified ({', '.join(missing)} missing): run "
             f"`sot purify --task {task}` first"
         )
-    return {name: current[name] for name in NEEDED}
+    return {name: current[name] for name in names}
 
 
 def _require_same_encoder(fingerprint: str, view: str, embeddings: Stored) -> None:

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sot_pipeline.defs.durable import (
+from sot_pipeline.durable import (
     held,
     held_if_free,
     is_held,

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sot_pipeline.durable import to_disk
 from sot_pipeline.errors import InputError
 
 SHARD_ROWS = 512
@@ -178,8 +179,4 @@ class _durable:
             self.partial.unlink(missing_ok=True)
             return
         self.partial.replace(self.path)
-        directory = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        to_disk(self.path.parent)

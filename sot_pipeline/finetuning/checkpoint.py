@@ -1,7 +1,6 @@
 """Checkpoints from which training goes on exactly: safetensors and JSON, published by a rename."""
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from sot_pipeline.durable import to_disk
 
 
 class Checkpoint(NamedTuple):
@@ -53,10 +54,10 @@ def save_checkpoint(
     state = {"plan": dict(plan), "step": step, "loss_trace": loss_trace}
     (building / "state.json").write_text(json.dumps(state))
     for path in (*building.iterdir(), building):
-        _to_disk(path)
+        to_disk(path)
     published = directory / f"step-{step:08d}-{uuid.uuid4().hex}"
     building.rename(published)
-    _to_disk(directory)
+    to_disk(directory)
     for older in directory.glob("step-*"):
         if older != published:
             shutil.rmtree(older)
@@ -96,11 +97,3 @@ def restore(
                 for key, value in checkpoint.moments.items()
                 if key.startswith(prefix)
             }
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,16 +9,14 @@ A row is one JSON line: `id`, `messages` (so that every file of rows is a text s
 step can be repeated after a crash.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from sot_pipeline.durable import locked, to_disk, write_durably
 from sot_pipeline.errors import InputError
 
 Row = dict[str, Any]
@@ -120,12 +118,8 @@ class Ledger:
             "`sot references list` shows them, `sot references propose` makes one."
         )
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.folder / ".lock")
 
 
 class Chosen:
@@ -177,27 +171,9 @@ def _keep(path: Path, rows: Sequence[Row]) -> None:
         _write(path, rows)
     else:
         path.unlink()
-        _flush_folder(path.parent)
+        to_disk(path.parent)
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace a file, durably."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_durably(path, "".join(lines).encode())

@@ -1,14 +1,13 @@
 """Remote files, fetched once; local ones as they lie."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sot_pipeline.durable import locked, to_disk
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import Progress
 from sot_pipeline.texts.file_systems import is_url, mark_of, place_of, reaching, shown
@@ -142,26 +141,16 @@ def _too_large(name: str, num_bytes: int, cap: int) -> InputError:
 @contextlib.contextmanager
 def _appearing_whole(path: Path) -> Iterator[Path]:
     """A temporary file that takes its name if all went well; one writer at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it when the process dies
+    with locked(path.with_name(f".{path.name}.lock")):
         try:
             yield temporary
             if temporary.exists():
-                _flush(temporary)
+                to_disk(temporary)
                 temporary.replace(path)
-                _flush(path.parent)
+                to_disk(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(text: str) -> str:

@@ -119,14 +119,14 @@ def test_a_crash_while_writing_leaves_the_older_checkpoint(base, tmp_path, monke
     options = {"num_steps": 7, "batch_size": 3, "checkpoint_dir": tmp_path / "checkpoints",
                "checkpoint_every": 2}  # fmt: skip
     killed_at(base, tmp_path, 3, **options)
-    to_disk = checkpoint_module._to_disk
+    to_disk = checkpoint_module.to_disk
 
     def crash(path):
         if path.name == file:
             raise Killed
         to_disk(path)
 
-    monkeypatch.setattr(checkpoint_module, "_to_disk", crash)
+    monkeypatch.setattr(checkpoint_module, "to_disk", crash)
     with pytest.raises(Killed):
         tune(base, tmp_path, **options)
     assert len(list((tmp_path / "checkpoints").glob("building-*"))) == 1
