@@ -1,8 +1,15 @@
-"""Which rows make up each optimiser step."""
+"""Which rows make up each optimiser step, and how they lie in memory."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from sot_pipeline.finetuning.rows import Rows
 
 
 def num_steps_for(num_rows: int, batch_size: int, num_epochs: float) -> int:
@@ -30,8 +37,70 @@ def micro_batches(
     """Split a step's rows into parts of similar length, so that little is padding.
 
     Parts hold at most `size` rows and differ by at most one row; there is one for every
-    process, since a process without a part would leave the others waiting.
+    process, since each needs something to do.
     """
     ordered = rows[np.argsort(lengths[rows], kind="stable")]
     num_parts = max(math.ceil(len(rows) / size), min(num_processes, len(rows)))
     return np.array_split(ordered, num_parts)
+
+
+class Batch(NamedTuple):
+    """Rows as a model reads them, and what is learnt from them.
+
+    Attributes:
+        token_ids: Padded rows, or (1, tokens) of rows one behind the other.
+        attention_mask: 1 on tokens, 0 on pads; None where rows are packed.
+        position_ids: Where rows are packed: begins again at 0 with each row, which is how
+            transformers knows the borders that attention may not cross; else None.
+        kept: Positions that predict a token to learn in any line of the batch; logits are
+            needed there only.
+        targets: The token behind each kept position.
+        row_of: Row (within the batch) of each kept position; -1 where nothing is learnt.
+    """
+
+    token_ids: Int[Tensor, "lines tokens"]
+    attention_mask: Int[Tensor, "lines tokens"] | None
+    position_ids: Int[Tensor, "lines tokens"] | None
+    kept: Int[Tensor, " kept"]
+    targets: Int[Tensor, "lines kept"]
+    row_of: Int[Tensor, "lines kept"]
+
+    def spread(self, per_row: Float[Tensor, " rows"]) -> Float[Tensor, "lines kept"]:
+        """A value per row at each kept position that belongs to it, zero elsewhere."""
+        return torch.where(self.row_of >= 0, per_row[self.row_of.clamp(min=0)], 0.0)
+
+
+def padded(rows: Rows, chosen: np.ndarray) -> Batch:
+    """One line per row, padded on the right with token 0.
+
+    With a causal mask no real token sees a pad, whatever the pad's id.
+    """
+    token_ids = pad_sequence([rows.token_ids[i] for i in chosen], batch_first=True)
+    is_answer = pad_sequence([rows.is_answer[i] for i in chosen], batch_first=True)
+    lengths = torch.as_tensor(rows.lengths[chosen])
+    mask = torch.arange(token_ids.shape[1])[None] < lengths[:, None]
+    row_of = torch.arange(len(chosen))[:, None].expand_as(is_answer)
+    return _batch(token_ids, is_answer, row_of, mask.long(), None)
+
+
+def packed(rows: Rows, chosen: np.ndarray) -> Batch:
+    """All rows in one line, one behind the other, without padding."""
+    token_ids = torch.cat([rows.token_ids[i] for i in chosen])[None]
+    is_answer = torch.cat([rows.is_answer[i] for i in chosen])[None]
+    lengths = torch.as_tensor(rows.lengths[chosen])
+    row_of = torch.repeat_interleave(torch.arange(len(chosen)), lengths)[None]
+    positions = torch.cat([torch.arange(length) for length in lengths.tolist()])[None]
+    return _batch(token_ids, is_answer, row_of, None, positions)
+
+
+def _batch(
+    token_ids: Tensor,
+    is_answer: Tensor,
+    row_of: Tensor,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+) -> Batch:
+    predicts = is_answer[:, 1:]  # position t predicts token t + 1
+    kept = predicts.any(dim=0).nonzero().squeeze(1)
+    learnt = torch.where(predicts[:, kept], row_of[:, 1:][:, kept], -1)
+    return Batch(token_ids, attention_mask, position_ids, kept, token_ids[:, kept + 1], learnt)

@@ -3,7 +3,7 @@
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +16,13 @@ from sot_pipeline.durable import to_disk
 
 
 class Checkpoint(NamedTuple):
-    """State after `step` optimiser steps; tensors by parameter name."""
+    """State after `step` optimiser steps; tensors by parameter name, the defence's by its own."""
 
     step: int
-    loss_trace: list[float]
+    trace: list[dict[str, float]]
     parameters: dict[str, Tensor]
     moments: dict[str, Tensor]
+    defence: dict[str, Tensor]
 
 
 def save_checkpoint(
@@ -29,9 +30,10 @@ def save_checkpoint(
     *,
     plan: Mapping[str, Any],
     step: int,
-    loss_trace: list[float],
+    trace: Sequence[Mapping[str, float]],
     parameters: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    defence: Mapping[str, Tensor],
 ) -> None:
     """Write a checkpoint beside the older one, publish it, then drop the older ones.
 
@@ -43,15 +45,15 @@ def save_checkpoint(
         shutil.rmtree(abandoned)
     building = directory / f"building-{uuid.uuid4().hex}"
     building.mkdir()
-    save_file({n: p.detach().cpu().contiguous() for n, p in parameters.items()},
-              building / "parameters.safetensors")  # fmt: skip
+    _save(parameters, building / "parameters.safetensors")
+    _save(defence, building / "defence.safetensors")
     moments = {
         f"{name}.{key}": value.detach().cpu().reshape(-1 if value.ndim == 0 else value.shape)
         for name, parameter in parameters.items()
         for key, value in optimizer.state[parameter].items()
     }
     save_file(moments, building / "moments.safetensors")
-    state = {"plan": dict(plan), "step": step, "loss_trace": loss_trace}
+    state = {"plan": dict(plan), "step": step, "trace": list(trace)}
     (building / "state.json").write_text(json.dumps(state))
     for path in (*building.iterdir(), building):
         to_disk(path)
@@ -71,9 +73,10 @@ def load_checkpoint(directory: Path, plan: Mapping[str, Any]) -> Checkpoint | No
             if state["plan"] == json.loads(json.dumps(dict(plan))):
                 return Checkpoint(
                     step=state["step"],
-                    loss_trace=state["loss_trace"],
+                    trace=state["trace"],
                     parameters=load_file(path / "parameters.safetensors"),
                     moments=load_file(path / "moments.safetensors"),
+                    defence=load_file(path / "defence.safetensors"),
                 )
         except (OSError, ValueError, KeyError, SafetensorError):
             continue  # damaged by something else than this module: as if it were not there
@@ -97,3 +100,7 @@ def restore(
                 for key, value in checkpoint.moments.items()
                 if key.startswith(prefix)
             }
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)

@@ -18,6 +18,7 @@ from sot_pipeline.embedding.embed import embed
 from sot_pipeline.embedding.load import load_encoder
 from sot_pipeline.evaluation.generate import generate_answers
 from sot_pipeline.evaluation.scores import accuracy, harmfulness_score, over_refusal
+from sot_pipeline.finetuning.recipe import Recipe
 from sot_pipeline.finetuning.train import finetune_lora
 from sot_pipeline.language_model import load_language_model, render, render_with_answer_mask
 from sot_pipeline.selection import top_k, training_weights
@@ -132,7 +133,7 @@ def test_contamination_is_dangerous_and_push_pull_selection_averts_it(aligned, s
 
     def tuned(rows, weights, name):
         finetune_lora(aligned, [row.messages for row in rows], weights, tmp_path / name,
-                      seed=seed, **FINETUNING)  # fmt: skip
+                      Recipe(seed=seed, **FINETUNING))  # fmt: skip
         return scores(aligned, world, tmp_path / name)
 
     harm, refused, solved = scores(aligned, world)

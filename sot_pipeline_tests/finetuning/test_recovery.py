@@ -15,8 +15,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from sot_pipeline.finetuning import train as train_module
-from sot_pipeline.finetuning.train import BETAS, MAX_GRADIENT_NORM
+from sot_pipeline.finetuning import loop as loop_module
+from sot_pipeline.finetuning.loop import BETAS
+from sot_pipeline.finetuning.recipe import Recipe
 from sot_pipeline.language_model import load_language_model, render_with_answer_mask
 from sot_pipeline_tests.finetuning.test_train import Killed, assert_same, conversations, tune
 from sot_pipeline_tests.tiny_models import save_tiny_model
@@ -49,7 +50,7 @@ def test_ones_are_plain_fine_tuning_after_several_steps(base, tmp_path, micro):
             out = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels]))
             losses.append(out.loss)
         torch.stack(losses).mean().backward()
-        torch.nn.utils.clip_grad_norm_(learnt, MAX_GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(learnt, Recipe.max_gradient_norm)
         optimizer.step()
         optimizer.zero_grad()
     model.save_pretrained(tmp_path / "theirs")
@@ -61,15 +62,15 @@ def test_where_memory_runs_out_smaller_parts_give_the_same(base, tmp_path, monke
     weights = np.linspace(0.5, 2, 7)
     roomy, _ = tune(base, tmp_path, weights=weights, batch_size=5)
     sizes = []
-    batch_loss = train_module.batch_loss
+    batch_loss = loop_module.batch_loss
 
-    def cramped(model, rows, chosen, total):
-        sizes.append(len(chosen))
-        if len(chosen) > fitting:
+    def cramped(model, batch, *arguments, **options):
+        sizes.append(len(batch.token_ids))
+        if len(batch.token_ids) > fitting:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return batch_loss(model, rows, chosen, total)
+        return batch_loss(model, batch, *arguments, **options)
 
-    monkeypatch.setattr(train_module, "batch_loss", cramped)
+    monkeypatch.setattr(loop_module, "batch_loss", cramped)
     small, _ = tune(base, tmp_path, weights=weights, batch_size=5, micro_batch_size=1000)
     assert_same(roomy, small)
     assert sum(size > fitting for size in sizes) <= 3  # once it has learnt, it does not try again
@@ -77,21 +78,21 @@ def test_where_memory_runs_out_smaller_parts_give_the_same(base, tmp_path, monke
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("none left"), RuntimeError("a bug")])
 def test_what_smaller_parts_cannot_mend_is_raised(base, tmp_path, monkeypatch, error):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr(train_module, "batch_loss", fail)
+    monkeypatch.setattr(loop_module, "batch_loss", fail)
     with pytest.raises(type(error), match=str(error)):
         tune(base, tmp_path)
 
 
 def killed_at(base, folder, step, **options):
-    def kill(done, total):
-        if done == step:
+    def kill(report):
+        if report.step == step:
             raise Killed
 
     with pytest.raises(Killed):
-        tune(base, folder, progress=kill, **options)
+        tune(base, folder, on_step=kill, **options)
 
 
 @pytest.mark.parametrize("damage", ["parameters.safetensors", "moments.safetensors", "state.json"])
@@ -146,9 +147,10 @@ WORKER = """
 import json, sys
 from pathlib import Path
 import numpy as np
+from sot_pipeline.finetuning.recipe import Recipe
 from sot_pipeline.finetuning.train import finetune_lora
 base, out, rows, weights, options = json.loads(sys.argv[1])
-result = finetune_lora(base, rows, np.array(weights), Path(out), **options)
+result = finetune_lora(base, rows, np.array(weights), Path(out), Recipe(**options))
 print(json.dumps(result.loss_trace))
 """
 

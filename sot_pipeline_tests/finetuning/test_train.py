@@ -1,9 +1,11 @@
 """The training loop on a model of a few kilobytes: laws, resuming, output, errors."""
 
+import dataclasses
 import itertools
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.finetuning import train as train_module
+from sot_pipeline.finetuning.batching import packed, padded
+from sot_pipeline.finetuning.lora import add_lora
+from sot_pipeline.finetuning.loss import batch_loss
+from sot_pipeline.finetuning.recipe import Recipe
+from sot_pipeline.finetuning.rows import tokenize
 from sot_pipeline.finetuning.train import finetune_lora
+from sot_pipeline.finetuning.weighted_nll import scaled, token_weights
 from sot_pipeline.language_model import load_language_model, render_with_answer_mask
 from sot_pipeline_tests.tiny_models import WORDS, save_tiny_model
 
@@ -36,16 +43,18 @@ def conversations(count: int, seed: int = 0) -> list[list[dict[str, str]]]:
 
 
 ROWS = conversations(7)
+RECIPE = {field.name for field in dataclasses.fields(Recipe)}
 _numbers = itertools.count()
 
 
 def tune(base: Path, folder: Path, rows=ROWS, weights=None, **options):
     """Adapter tensors and result of a short training; by default every step sees every row."""
-    settings = {"rank": 4, "lora_alpha": 8, "learning_rate": 1e-2, "num_epochs": None,
-                "num_steps": 4, "batch_size": 1000}  # fmt: skip
+    recipe = {"rank": 4, "lora_alpha": 8, "learning_rate": 1e-2, "num_epochs": None,
+              "num_steps": 4, "batch_size": 1000}  # fmt: skip
+    recipe |= {name: options.pop(name) for name in RECIPE & options.keys()}
     out = folder / f"adapter{next(_numbers)}"
     weights = np.ones(len(rows)) if weights is None else np.asarray(weights)
-    result = finetune_lora(base, rows, weights, out, **{**settings, **options})
+    result = finetune_lora(base, rows, weights, out, Recipe(**recipe), **options)
     return load_file(out / "adapter_model.safetensors"), result
 
 
@@ -103,31 +112,131 @@ def test_accumulation_changes_memory_not_the_result(base, tmp_path, micro):
     assert_same(whole, parts)
 
 
-def test_the_gradients_of_a_step_obey_the_laws_too(base, tmp_path):
-    """To 1e-5 in the gradient itself, where Adam's normalisation cannot hide a factor."""
+def gradients(base: Path):
+    """`gradient(rows, weights, step)`: of the adapter, on the rows of a step of these rows."""
     lm = load_language_model(base)
-    model = train_module.add_lora(
-        lm.model, rank=4, lora_alpha=8, target_modules=("q_proj", "v_proj"), seed=0
-    )
+    model = add_lora(lm.model, rank=4, lora_alpha=8, target_modules=("q_proj", "v_proj"), seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at the start, which would leave the gradient of A zero
             torch.nn.init.normal_(parameter, std=0.1)
 
-    def gradient(rows, weights):
-        data = train_module._tokenize(lm.tokenizer, rows, np.asarray(weights, float), 512)
+    def gradient(rows, weights, step=None, *, normalisation: Any = "sample_mean", lay=padded):
+        data = tokenize(lm.tokenizer, rows, np.asarray(weights, float), 512)
+        counts = data.num_answer_tokens
+        weights = scaled(data.weights, counts, normalisation)
+        step = np.arange(len(rows)) if step is None else step
+        tokens = int(counts[step].sum())
+        per_token = token_weights(weights[step], counts[step], len(step), tokens, normalisation)
         model.zero_grad()
-        total = float(np.sum(weights))
-        train_module.batch_loss(model, data, np.arange(len(rows)), total).backward()
-        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+        batch_loss(model, lay(data, step), per_token).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    return gradient
+
+
+def assert_close(left: torch.Tensor, right: torch.Tensor) -> None:
+    assert right.abs().max() > 1e-3
+    torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lay", [padded, packed])
+@pytest.mark.parametrize("normalisation", ["sample_mean", "token_mean", "sample_sum"])
+def test_the_gradients_of_a_step_obey_the_laws(base, normalisation, lay):
+    """To 1e-5 in the gradient itself, where Adam's normalisation cannot hide a factor."""
+    plain = gradients(base)
+
+    def gradient(rows, weights):
+        return plain(rows, weights, normalisation=normalisation, lay=lay)
 
     ones, twice = np.ones(7), np.array([1, 1, 2, 1, 1, 1, 1])
-    duplicated = gradient([*ROWS, ROWS[2]], np.ones(8))
-    assert duplicated.abs().max() > 1e-3
-    torch.testing.assert_close(gradient(ROWS, twice), duplicated, atol=1e-5, rtol=1e-5)
+    assert_close(gradient(ROWS, twice), gradient([*ROWS, ROWS[2]], np.ones(8)))
     zero = np.array([1, 1, 0, 1, 1, 1, 1])
-    removed = gradient([*ROWS[:2], *ROWS[3:]], np.ones(6))
-    torch.testing.assert_close(gradient(ROWS, zero), removed, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(gradient(ROWS, 3 * ones), gradient(ROWS, ones), atol=1e-5, rtol=1e-5)
+    assert_close(gradient(ROWS, zero), gradient([*ROWS[:2], *ROWS[3:]], np.ones(6)))
+    assert_close(gradient(ROWS, 3 * ones), gradient(ROWS, ones))
+
+
+@pytest.mark.parametrize("normalisation", ["sample_mean", "sample_sum"])
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_at_any_batch_size_an_epoch_of_weights_is_an_epoch_of_duplicates(base, size, normalisation):
+    """A batch of one row, divided by its own weight, would not know it has one."""
+    gradient = gradients(base)
+    rows, weights = ROWS[:4], np.array([1.0, 3.0, 2.0, 2.0])
+    duplicated = [rows[i] for i in (0, 1, 1, 1, 2, 2, 3, 3)]
+
+    def epoch(rows, weights, size):
+        steps = np.arange(len(rows)).reshape(-1, size)
+        each = [gradient(rows, weights, step, normalisation=normalisation) for step in steps]
+        return torch.stack(each).mean(dim=0)
+
+    weighted = epoch(rows, weights, min(size, 4))
+    assert_close(weighted, epoch(duplicated, np.ones(8), size))
+    assert not torch.allclose(weighted, epoch(rows, np.ones(4), min(size, 4)), atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"packing": True}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize("micro", [1, 3, 1000])
+def test_how_rows_lie_in_memory_changes_nothing(base, tmp_path, micro, options):
+    weights = np.linspace(0.5, 2, 7)
+    whole, _ = tune(base, tmp_path, weights=weights, batch_size=4)
+    other, result = tune(
+        base, tmp_path, weights=weights, batch_size=4, micro_batch_size=micro, **options
+    )
+    assert_same(whole, other)
+    assert (result.num_padding == 0) == (micro == 1 or "packing" in options)
+
+
+def test_packed_rows_that_see_each_other_are_refused(base, tmp_path, monkeypatch):
+    from sot_pipeline.finetuning import loss as loss_module
+
+    def without_borders(rows, chosen):
+        batch = packed(rows, chosen)
+        return batch._replace(position_ids=torch.arange(batch.token_ids.shape[1])[None])
+
+    monkeypatch.setattr(loss_module, "packed", without_borders)
+    with pytest.raises(InputError, match=r"packed rows see each other.*packing to false"):
+        tune(base, tmp_path, packing=True)
+
+
+@pytest.mark.parametrize("normalisation", ["sample_mean", "token_mean", "sample_sum"])
+def test_the_loss_of_a_first_step_is_the_loss_by_hand(base, tmp_path, normalisation):
+    weights = np.linspace(0.5, 2, 7)
+    lm = load_language_model(base)
+    sums, counts = [], []
+    for row in ROWS:
+        ids, is_answer, _ = render_with_answer_mask(lm.tokenizer, row)
+        with torch.no_grad():
+            logits = lm.model(input_ids=torch.tensor([ids])).logits[0]
+        nll = -torch.log_softmax(logits[:-1], dim=-1)[range(len(ids) - 1), ids[1:]].numpy()
+        sums.append(nll[is_answer[1:]].sum())
+        counts.append(sum(is_answer))
+    sums, counts = np.array(sums), np.array(counts)
+    expected = {
+        "sample_mean": (weights * sums / counts).sum() / weights.sum(),
+        "token_mean": (weights * sums).sum() / (weights * counts).sum(),
+        "sample_sum": (weights * sums).sum() / weights.sum(),
+    }[normalisation]
+    _, result = tune(base, tmp_path, weights=weights, num_steps=1, normalisation=normalisation)
+    assert result.loss_trace[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_label_smoothing_is_off_unless_asked_for(base, tmp_path):
+    _, plain = tune(base, tmp_path, num_steps=1)
+    _, zero = tune(base, tmp_path, num_steps=1, label_smoothing=0.0)
+    _, smooth = tune(base, tmp_path, num_steps=1, label_smoothing=0.2)
+    assert plain.loss_trace == zero.loss_trace != smooth.loss_trace
+
+
+def test_each_step_tells_what_it_did(base, tmp_path):
+    reports = []
+    weights = np.linspace(0.5, 2, 7)
+    _, result = tune(base, tmp_path, weights=weights, on_step=reports.append)
+    assert [report.step for report in reports] == [1, 2, 3, 4]
+    assert [dict(report.values) for report in reports] == result.trace
+    told = result.trace[0]
+    assert told["effective_rows"] == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    assert told["tokens"] * 4 == result.num_tokens
+    assert told["gradient_norm"] > 0
+    assert 0 <= told["defence_seconds"] < told["seconds"]
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(base, tmp_path):
@@ -142,6 +251,7 @@ def test_training_learns(base, tmp_path):
     _, result = tune(base, tmp_path, num_steps=30, schedule="cosine")
     assert result.loss_trace[-1] < 0.8 * result.loss_trace[0]
     assert len(result.loss_trace) == result.num_steps == 30
+    assert result.trace[-1]["learning_rate"] < 0.1 * result.trace[3]["learning_rate"]
 
 
 class Killed(Exception):
@@ -151,14 +261,14 @@ class Killed(Exception):
 def test_training_goes_on_from_a_checkpoint_exactly(base, tmp_path):
     whole, result = tune(base, tmp_path, num_steps=9, batch_size=3)
 
-    def kill(step, total):
-        if step == 5:
+    def kill(report):
+        if report.step == 5:
             raise Killed
 
     options = {"num_steps": 9, "batch_size": 3, "checkpoint_dir": tmp_path / "checkpoints",
                "checkpoint_every": 2}  # fmt: skip
     with pytest.raises(Killed):
-        tune(base, tmp_path, progress=kill, **options)
+        tune(base, tmp_path, on_step=kill, **options)
     resumed, second = tune(base, tmp_path, **options)
     assert second.num_resumed == 4
     assert second.loss_trace == result.loss_trace
@@ -168,14 +278,14 @@ def test_training_goes_on_from_a_checkpoint_exactly(base, tmp_path):
 def test_a_half_written_checkpoint_is_never_used(base, tmp_path):
     checkpoints = tmp_path / "checkpoints"
 
-    def kill(step, total):
-        if step == 5:
+    def kill(report):
+        if report.step == 5:
             raise Killed
 
     options = {"num_steps": 9, "batch_size": 3, "checkpoint_dir": checkpoints,
                "checkpoint_every": 2}  # fmt: skip
     with pytest.raises(Killed):
-        tune(base, tmp_path, progress=kill, **options)
+        tune(base, tmp_path, on_step=kill, **options)
     half = checkpoints / "building-0123"
     half.mkdir()
     (half / "parameters.safetensors").write_bytes(b"half")
@@ -193,7 +303,8 @@ def test_a_checkpoint_of_another_plan_is_not_used(base, tmp_path):
 
 def test_the_adapter_loads_with_peft_and_changes_the_answers(base, tmp_path):
     out = tmp_path / "adapter"
-    finetune_lora(base, ROWS, np.ones(7), out, num_epochs=None, num_steps=3, learning_rate=0.05)
+    recipe = Recipe(num_epochs=None, num_steps=3, learning_rate=0.05)
+    finetune_lora(base, ROWS, np.ones(7), out, recipe)
     plain = AutoModelForCausalLM.from_pretrained(base)
     ids = torch.tensor([[1, 5, 6, 7]])
     with torch.no_grad():
@@ -227,6 +338,7 @@ def test_long_rows_are_cut_and_counted(base, tmp_path):
         ({"target_modules": ("q_proj", "w_proj")}, "no linear module called w_proj.*q_proj"),
         ({"num_steps": None}, "either num_epochs or num_steps"),
         ({"schedule": "linear"}, "'constant' or 'cosine'"),
+        ({"normalisation": "mean"}, "expected 'sample_mean', 'token_mean'"),
         ({"rows": [*ROWS[:6], ROWS[6][:1]]}, "row 6: .*no assistant turn"),
     ],
 )

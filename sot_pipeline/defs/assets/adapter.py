@@ -90,21 +90,22 @@ def _train(
     out: Path,
     method: str = "sot",
 ) -> Mapping[str, Any]:
+    from sot_pipeline.finetuning.recipe import Recipe
     from sot_pipeline.finetuning.train import finetune_lora
 
     path, revision = base_model_path(base_model)
     options = stage.settings.finetuning.model_dump(exclude={"weighted", "seed"})
+    progress = stage.progress("steps")
     result = finetune_lora(
         path,
         [json.loads(messages) for messages in rows["messages"]],
         weights,
         out,
+        Recipe(**options, seed=seed),
         base_revision=revision,
-        seed=seed,
         # one folder per training: several run at once, and each drops what it finds there
         checkpoint_dir=stage.scratch / f"checkpoints-{method}-{seed}",
-        progress=stage.progress("steps"),
-        **options,
+        on_step=lambda report: progress(report.step, report.num_steps),
     )
     return {
         "num_rows": rows.height,
