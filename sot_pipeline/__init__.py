@@ -3,11 +3,11 @@
 Reading map, in pipeline order (stage | assets | pure functions):
 
 texts      | defs/assets/texts.py      | texts/read.py, texts/kept_rows.py
-embedding  | defs/assets/embeddings.py | embedding.py
-transport  | defs/assets/transport.py  | transport/cost.py, sinkhorn.py, push_pull.py
+embedding  | defs/assets/embeddings.py | embedding/
+transport  | defs/assets/transport.py  | transport/cost.py, push_pull.py
 selection  | defs/assets/purified.py   | selection.py, explanations.py
 finetuning | defs/assets/adapter.py    | finetuning/
-evaluation | defs/assets/adapter.py    | evaluation/
+evaluation | defs/assets/evaluation.py | evaluation/
 report     | defs/assets/report.py     | report/
 
 `definitions.py` shows the whole graph on one screen; `cli/` drives it from a terminal.

@@ -4,9 +4,12 @@ import dagster as dg
 
 from sot_pipeline.defs.assets import (
     adapter,
+    base_model,
     changes,
+    comparison,
     costs,
     embeddings,
+    evaluation,
     purified,
     report,
     texts,
@@ -54,11 +57,11 @@ PURIFIED = (
     report.purification_report,
 )
 ADAPTER = (
-    adapter.aligned_base_model,
+    base_model.aligned_base_model,
     changes.training_samples,  # the selection, unless it hardly moved since the last training
     adapter.adapter,  # weighted LoRA
-    adapter.evaluation,  # HmS, HpS, accuracy, over-refusal
-    adapter.comparison,  # the same training on other selections
+    evaluation.evaluation,  # HmS, HpS, accuracy, over-refusal
+    comparison.comparison,  # the same training on other selections
     report.safety_report,
 )
 ASSETS = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER)

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from sot_pipeline.defs.assets.adapter import base_model_path
+from sot_pipeline.defs.assets.base_model import base_model_path
 from sot_pipeline.defs.cached_asset import Stage, cached_asset
 from sot_pipeline.defs.settings import EmbeddingSettings, Settings
 from sot_pipeline.defs.store import Artifact, Stored
