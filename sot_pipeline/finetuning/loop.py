@@ -85,7 +85,7 @@ class Loop:
             transformer.activation_checkpointing_enable()
             transformer.enable_input_require_grads()
         self._forward: Any = torch.compile(model) if recipe.compile else model
-        self._run = Run(model, self.parameters, safety, recipe.seed, self._precision, self._average)
+        self._run = Run(model, self.parameters, safety, recipe.seed, self._precision)
 
     def run(
         self, checkpoints: Checkpoints | None, on_step: Callable[[StepReport], None] | None
@@ -117,6 +117,7 @@ class Loop:
         loss = self._task_gradients(chosen)
         before = time.perf_counter()
         told = dict(self.defence.on_gradients(step))
+        self._agree([cast(Tensor, p.grad) for p in self.parameters.values()])
         defended = time.perf_counter() - before
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters.values(), self.recipe.max_gradient_norm
@@ -124,6 +125,7 @@ class Loop:
         self.optimizer.step()
         before = time.perf_counter()
         told |= self.defence.on_update(step)
+        self._agree(list(self.parameters.values()))
         defended += time.perf_counter() - before
         self.optimizer.zero_grad(set_to_none=True)
         weights = self.rows.weights[chosen]
@@ -192,8 +194,9 @@ class Loop:
     def _precision(self) -> AbstractContextManager:
         return self.accelerator.autocast()
 
-    def _average(self, tensors: Sequence[Tensor]) -> None:
-        if self.accelerator.num_processes > 1:
+    def _agree(self, tensors: Sequence[Tensor]) -> None:
+        """A defence runs in every process; rounding must not let them drift apart."""
+        if self.accelerator.num_processes > 1 and type(self.defence) is not Defence:
             self._reduce(tensors, "mean")
 
     def _reduce(self, tensors: Sequence[Tensor], how: str) -> None:

@@ -61,7 +61,9 @@ def batch_loss(
     )
 
 
-def mean_loss(model: torch.nn.Module, rows: Rows, chosen: Sequence[int]) -> Float[Tensor, ""]:
+def mean_loss(
+    model: torch.nn.Module, rows: Rows, chosen: Sequence[int] | np.ndarray
+) -> Float[Tensor, ""]:
     """Mean over these rows of the mean answer-token loss, nats; weights are not looked at."""
     index = np.asarray(chosen)
     token_weights = 1.0 / rows.num_answer_tokens[index] / len(index)

@@ -96,6 +96,18 @@ def drop_weightless(
     return [conversations[i] for i in kept], weights[kept]
 
 
+def first_rows(rows: Rows, count: int) -> Rows:
+    """The first `count` of them, or all."""
+    return Rows(
+        rows.token_ids[:count],
+        rows.is_answer[:count],
+        rows.weights[:count],
+        rows.lengths[:count],
+        rows.num_answer_tokens[:count],
+        rows.num_truncated,
+    )
+
+
 def identity(rows: Rows) -> str:
     """Hash of everything that rows bring into training."""
     digest = hashlib.blake2b(rows.weights.tobytes(), digest_size=16)

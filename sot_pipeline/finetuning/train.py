@@ -109,7 +109,7 @@ def finetune_lora(
         "base": lm.fingerprint,
         "rows": identity(rows),
         "defence": repr(defence),
-        "safety": identity(safe.demonstrations),
+        "safety": [identity(safe.demonstrations), len(safe.harmless_prompts)],
     }
     loop = Loop(model, rows, recipe, accelerator, defence or Defence(), safe)
     checkpoints = Checkpoints(checkpoint_dir, plan, checkpoint_every) if checkpoint_dir else None

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor
 
-from sot_pipeline.finetuning.rows import Rows
+from sot_pipeline.errors import InputError
+from sot_pipeline.finetuning.rows import Rows, first_rows
 
 
 class SafetyData(NamedTuple):
@@ -35,7 +38,6 @@ class Run(NamedTuple):
         seed: Of anything random; draw from (seed, step), so that a run taken up again in the
             middle draws the same.
         autocast: Context for forward passes, in the precision of the run.
-        average: Replaces tensors by their mean over the processes of the run, in place.
     """
 
     model: PeftModel
@@ -43,16 +45,16 @@ class Run(NamedTuple):
     safety: SafetyData
     seed: int
     autocast: Callable[[], AbstractContextManager]
-    average: Callable[[Sequence[Tensor]], None]
 
 
+@dataclass
 class Defence:
     """Plain fine-tuning; a method overrides what it changes.
 
     In each step the loop calls `on_gradients` when the gradient of the task's loss, summed over
     parts and processes, lies in `parameter.grad`, before it is clipped; and `on_update` after
     the optimiser has moved the parameters. Both return numbers for the training log. All
-    processes call both, and must leave the same values behind.
+    processes call both; what they leave behind is averaged, so that rounding cannot part them.
 
     `state` is kept in checkpoints: what `begin` cannot make again from the aligned model.
     """
@@ -72,3 +74,23 @@ class Defence:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up `state` again; called after `begin`, with the parameters of that moment."""
+
+
+def some_demonstrations(run: Run, name: str, count: int) -> Rows:
+    """The first `count` demonstrations, or all there are.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not len(run.safety.demonstrations.weights):
+        raise InputError(
+            f"{name} learns from demonstrations of safety (harmful requests with safe answers), "
+            "and got none"
+        )
+    return first_rows(run.safety.demonstrations, count)
+
+
+def drawn(seed: int, step: int, population: int, count: int) -> np.ndarray:
+    """Places of a step's sample, the same whenever the step is done."""
+    rng = np.random.default_rng([seed, step])
+    return rng.choice(population, min(count, population), replace=False)

@@ -1,0 +1,32 @@
+"""What a model thinks of a prompt: hidden states of its last token."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+def last_token_states(
+    model: PeftModel, prompts: Sequence[Tensor]
+) -> Float[Tensor, "layers prompts width"]:
+    """Hidden states after each layer, float32; the last as the output layer reads it.
+
+    Right padding; the last token is found by the prompts' lengths.
+    """
+    device = next(model.parameters()).device
+    token_ids = pad_sequence(list(prompts), batch_first=True).to(device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    mask = torch.arange(token_ids.shape[1], device=device)[None] < lengths[:, None]
+    transformer: Any = model.get_base_model().base_model  # without the output layer
+    states = transformer(
+        input_ids=token_ids,
+        attention_mask=mask.long(),
+        use_cache=False,
+        output_hidden_states=True,
+    ).hidden_states[1:]
+    rows = torch.arange(len(prompts), device=device)
+    return torch.stack([layer[rows, lengths - 1] for layer in states]).float()
