@@ -48,6 +48,15 @@ WARMUP_STEPS = 20
 FINAL_RATE = 0.03  # of the learning rate, at the end of the cosine
 
 
+class ModelSize(NamedTuple):
+    """Of the Llama; the default has one million parameters."""
+
+    hidden: int = 128
+    intermediate: int = 352
+    layers: int = 4
+    heads: int = 4
+
+
 class _Example(NamedTuple):
     token_ids: list[int]
     is_answer: list[bool]
@@ -60,6 +69,7 @@ def train_aligned_model(
     num_rows: int = 20_000,
     batch_size: int = 32,
     learning_rate: float = 3e-3,
+    size: ModelSize = ModelSize(),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Train the model and save it with its tokenizer, as `load_language_model` reads it.
@@ -68,6 +78,7 @@ def train_aligned_model(
         output_dir: Gets config, safetensors weights, tokenizer and chat template.
         seed: Decides rows, initial weights and order.
         num_rows: Conversations to learn, each seen once.
+        size: A larger model wants a smaller learning rate.
         progress: Called as (steps done, steps in all).
 
     Returns:
@@ -78,7 +89,7 @@ def train_aligned_model(
     rows = _draw_rows(random.Random(f"aligned model {seed}"), num_rows)
     tokenizer = _train_tokenizer([text for row in rows for text in row])
     examples = [_example(tokenizer, row) for row in rows]
-    model = _new_model(tokenizer, seed)
+    model = _new_model(tokenizer, seed, size)
     losses = _train(model, examples, seed, batch_size, learning_rate, progress)
     transformers_logging.disable_progress_bar()  # "Writing model shards" tears other bars apart
     model.save_pretrained(output_dir)
@@ -134,16 +145,16 @@ def _example(tokenizer: PreTrainedTokenizerFast, row: tuple[str, str, str]) -> _
     return _Example(read + learnt, [False] * len(read) + [True] * len(learnt))
 
 
-def _new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def _new_model(tokenizer: PreTrainedTokenizerFast, seed: int, size: ModelSize) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=352,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=4,
+            hidden_size=size.hidden,
+            intermediate_size=size.intermediate,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.heads,
             max_position_embeddings=256,
             tie_word_embeddings=True,
             bos_token_id=None,

@@ -76,6 +76,7 @@ def build_world(
     num_safe: int = 200,
     num_harmful: int = 300,
     num_evaluation: int = 120,
+    harmful_share: float = HARMFUL_SHARE,
 ) -> DemoWorld:
     """Draw every text set.
 
@@ -84,9 +85,10 @@ def build_world(
             for every seed.
         num_custom, num_safe, num_harmful: Rows of the sets.
         num_evaluation: Prompts of each evaluation set.
+        harmful_share: Of the custom rows.
     """
     rows = _Rows(random.Random(f"rows {seed}"))
-    num_harmful_custom = round(HARMFUL_SHARE * num_custom)
+    num_harmful_custom = round(harmful_share * num_custom)
     custom = [
         *rows.complied("harmful", "contamination", num_harmful_custom, "harmful"),
         *rows.harmless(
