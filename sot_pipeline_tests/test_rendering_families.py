@@ -16,10 +16,13 @@ from sot_pipeline.rendering import (
     render_text,
     render_with_answer_mask,
 )
+from sot_pipeline.rendering.outline import Prefixes
+from sot_pipeline.rendering.template import PROBE, conversation_text, template_text
 from sot_pipeline.texts.read import read_texts
 from sot_pipeline_tests import chat_templates as templates
 from sot_pipeline_tests.subword_tokenizers import KINDS, byte_level, sentence_piece
 from sot_pipeline_tests.texts.writing import assistant, system, user, write
+from sot_pipeline_tests.tiny_models import make_tokenizer
 
 
 class Family(NamedTuple):
@@ -312,6 +315,60 @@ def test_truncation_keeps_the_last_answer_whole_wherever_it_fits(messages, name,
     older = [whole.token_ids[a:b] for a, b in runs(whole.is_answer)[:-1]]
     for a, b in runs(cut.is_answer)[:-1]:
         assert cut.token_ids[a:b] in older
+
+
+looked_for = st.sampled_from(
+    ["</think>", "<think>", "<tool_response>", "/no_think", "user", " so "]
+)
+strange_texts = st.lists(st.one_of(words, looked_for), max_size=6).map("".join)
+strange_conversations = st.lists(
+    st.tuples(strange_texts, strange_texts), min_size=1, max_size=3
+).map(lambda pairs: [turn for q, a in pairs for turn in (user(q), assistant(a))])
+
+
+@given(
+    messages=st.one_of(conversations, strange_conversations),
+    opening=st.sampled_from([[], [system("be brief")], [system("detailed thinking on")]]),
+    name=st.sampled_from(list(FAMILIES)),
+    thinks=st.booleans(),
+)
+@settings(deadline=None)
+def test_prefixes_filled_in_are_those_the_template_writes(messages, opening, name, thinks):
+    tokenizer = tokenizer_of(name)
+    turns = [{"role": t["role"], "content": t["content"]} for t in opening + messages]
+    prefixes = Prefixes(tokenizer, turns, thinks=thinks)
+    for k in range(1 + len(opening), len(turns), 2):
+        probe = {**turns[k], "content": PROBE}
+        assert prefixes.prompt(k) == template_text(tokenizer, turns[:k], True)
+        assert prefixes.probed(k) == conversation_text(
+            tokenizer, [*turns[:k], probe], thinks=thinks
+        )
+
+
+@pytest.mark.parametrize("name", ["Llama 3.1", "Qwen3", "Gemma 3", "Mistral Small 3"])
+def test_a_row_of_known_roles_is_rendered_once(name, monkeypatch):
+    tokenizer = make_tokenizer(FAMILIES[name].template)
+    rendered = [render_with_answer_mask(tokenizer, THREE)]  # learns the outlines
+    calls, apply = [], tokenizer.apply_chat_template
+    monkeypatch.setattr(
+        tokenizer, "apply_chat_template", lambda *a, **k: calls.append(a) or apply(*a, **k)
+    )
+    rendered.append(render_with_answer_mask(tokenizer, THREE))
+    assert len(calls) == 1
+    assert rendered[0] == rendered[1]
+
+
+def test_a_template_that_looks_into_contents_is_rendered_for_each_answer():
+    # As Nemotron's: words of the system turn switch what is written before answers.
+    template = (
+        "{% for m in messages %}{% if m.role == 'assistant' and 'Thinking on' in "
+        "messages[0].content and loop.last %}<think>{% endif %}"
+        "{{ m.content }}{{ eos_token }}{% endfor %}"
+    )
+    turns = [system("thinking ON"), *TWO]
+    for first in (system("Thinking on"), turns[0]):
+        assert Prefixes(byte_level(template), [first, *TWO], thinks=False)._contents is None
+    assert Prefixes(byte_level(template), TWO, thinks=False)._contents is not None
 
 
 def read_row(tmp_path, *turns):

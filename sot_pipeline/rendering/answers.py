@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sot_pipeline.errors import InputError
 from sot_pipeline.rendering.cut import RenderedConversation, cut
+from sot_pipeline.rendering.outline import Prefixes
 from sot_pipeline.rendering.template import (
     PROBE,
     Conversation,
@@ -98,10 +99,11 @@ def _find_answers(tokenizer, messages: Conversation) -> _Answers:
             '"train": false). Remove it from the training set.'
         )
     thinks = hold_reasoning(turns)
-    text = conversation_text(tokenizer, turns, thinks=thinks)
+    prefixes = Prefixes(tokenizer, turns, thinks=thinks)
+    text = prefixes.text
     dropped = _first_dropped(text, turns)
     if dropped is None:
-        spans = [_answer_span(tokenizer, turns, k, text, thinks) for k in learnt]
+        spans = [_answer_span(prefixes, k) for k in learnt]
         dropped = _first_dropped(text[: spans[0][0]], turns[:1])  # or written too late
         if dropped is None:
             return _Answers(text, spans)
@@ -119,14 +121,15 @@ def _as_generated(tokenizer, turns: list[dict], thinks: bool) -> _Answers | None
     answer follows (Mistral 7B v0.3, Nemo).
     """
     *asked, _ = turns
-    without_system = conversation_text(tokenizer, turns[1:], thinks=thinks)
+    prefixes = Prefixes(tokenizer, turns[1:], thinks=thinks)
+    without_system = prefixes.text
     bare_prompt = template_text(tokenizer, asked[1:], True) if asked[1:] else ""
     if not bare_prompt or not without_system.startswith(bare_prompt):
         return None
     if conversation_text(tokenizer, turns, thinks=thinks) != without_system:
         return None
     prompt = template_text(tokenizer, asked, True)
-    start, end = _answer_span(tokenizer, turns[1:], len(turns) - 2, without_system, thinks)
+    start, end = _answer_span(prefixes, len(turns) - 2)
     longer = len(prompt) - len(bare_prompt)
     text = prompt + without_system[len(bare_prompt) :]
     return _Answers(text, [(start + longer, end + longer)])
@@ -147,8 +150,8 @@ def _masked(tokenizer, encoded: Encoded, answers: _Answers, max_length: int | No
     return cut(token_ids, is_answer, max_length, bos=tokenizer.bos_token_id)
 
 
-def _answer_span(tokenizer, turns: list[dict], k: int, text: str, thinks: bool) -> tuple[int, int]:
-    """Character span in `text` of the answer of turn `k` and its end token.
+def _answer_span(prefixes: Prefixes, k: int) -> tuple[int, int]:
+    """Character span, in the whole text, of the answer of turn `k` and its end token.
 
     A probe in the answer's place shows what the template writes before and after it. The
     part before may differ between a last and an earlier turn (think blocks), so the
@@ -156,26 +159,24 @@ def _answer_span(tokenizer, turns: list[dict], k: int, text: str, thinks: bool) 
     model's to write, a think block that the template put there is not, unless the row
     brought the reasoning in it.
     """
-    probe = {**turns[k], "content": PROBE}
-    probed = conversation_text(tokenizer, [*turns[:k], probe], thinks=thinks)
-    before, found, after = probed.partition(PROBE)
+    before, found, after = prefixes.probed(k).partition(PROBE)
     if not found:
         raise _changed(k, "leaves out the assistant's answer")
-    prompt = template_text(tokenizer, turns[:k], True) if k else ""
-    content = turns[k]["content"]
+    prompt, text = prefixes.prompt(k), prefixes.text
+    content = prefixes.turns[k]["content"]
     header = without_opened_thinking(prompt)
     for head in (before, prompt, header):
         for answer in (content, content.strip(), content.rstrip(), content.lstrip()):
             if text.startswith(head + answer):
                 start, end = len(head), len(head + answer)
-                if reasoning := turns[k].get("reasoning_content"):
+                if reasoning := prefixes.turns[k].get("reasoning_content"):
                     start = _reasoning_start(text[:start], prompt, reasoning, k)
                 elif text.startswith(prompt) and not text[len(prompt) : start].strip():
                     start = len(prompt)  # generation begins there
                 return start, end + _end_token_length(after, text[end:])
     # The template reshaped the answer itself (split off its reasoning, for one): learn all
     # of the turn, provided that no word was lost and nothing before it changed.
-    whole_turn = conversation_text(tokenizer, turns[: k + 1], thinks=thinks)
+    whole_turn = prefixes.whole(k)
     kept = _without_spaces(content) in _without_spaces(whole_turn[len(header) :])
     if prompt and kept and text.startswith(whole_turn) and whole_turn.startswith(prompt):
         rendered = whole_turn[len(prompt) :]
