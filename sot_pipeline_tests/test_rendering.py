@@ -107,11 +107,24 @@ def test_a_system_turn_that_moves_when_turns_follow_is_an_error():
 
 
 def test_a_system_turn_that_is_dropped_is_an_error():
-    # Mistral 7B v0.3 writes it only where the last turn is the user's.
+    no_system = (
+        "{% for m in messages if m['role'] != 'system' %}{{ m['content'] + ';' }}{% endfor %}"
+    )
     with pytest.raises(InputError, match="leaves out or rewrites the system turn"):
         render_with_answer_mask(
-            make(MISTRAL), [{"role": "system", "content": "be brief"}, *ONE_TURN]
+            make(no_system), [{"role": "system", "content": "be brief"}, *ONE_TURN]
         )
+
+
+def test_a_system_turn_that_only_generation_writes_stands_before_the_answer():
+    # Mistral 7B v0.3 writes it only where the last turn is the user's.
+    tokenizer, asked = make(MISTRAL), [{"role": "system", "content": "be brief"}, *TWO_TURNS[:3]]
+    asked[2] = {**asked[2], "train": False}
+    rendered = render_with_answer_mask(tokenizer, [*asked, *TWO_TURNS[3:], user("hello")])
+    prompt = render(tokenizer, asked, add_generation_prompt=True)
+    assert rendered.token_ids[: len(prompt)] == prompt
+    assert tokenizer.decode(rendered.token_ids[len(prompt) :]) == " the sum is five</s>"
+    assert rendered.is_answer.index(True) == len(prompt)
 
 
 def test_a_template_that_forgets_old_turns_is_an_error():

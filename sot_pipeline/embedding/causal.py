@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from sot_pipeline.embedding.encoder import (
     Tokens,
@@ -15,6 +16,7 @@ from sot_pipeline.embedding.encoder import (
     pool,
 )
 from sot_pipeline.language_model import Conversation, LanguageModel, render
+from sot_pipeline.rendering import TODAY
 
 
 class CausalEncoder:
@@ -37,7 +39,7 @@ class CausalEncoder:
             model=lm.fingerprint,
             dtype=str(lm.model.dtype),
             pooling="last_token",
-            rendering=lm.tokenizer.chat_template or "plain",
+            rendering=_rendering(lm.tokenizer),
             max_length=self.max_length,
         )
 
@@ -61,3 +63,11 @@ class CausalEncoder:
             positions["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         out = self._decoder(input_ids=ids, attention_mask=mask, use_cache=False, **positions)
         return pool(out.last_hidden_state, mask, "lasttoken").cpu().numpy()
+
+
+def _rendering(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What decides a row's tokens beside the tokenizer."""
+    template = str(tokenizer.chat_template or "plain")
+    if "strftime_now" in template:
+        return f"{template} {TODAY}"
+    return template

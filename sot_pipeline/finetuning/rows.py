@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.rendering import Conversation, render_with_answer_mask
+from sot_pipeline.rendering import Conversation, render_rows_with_answer_masks
 
 
 class Rows(NamedTuple):
@@ -46,18 +46,15 @@ def tokenize(
         InputError: naming the row that cannot be learnt and why.
     """
     token_ids, is_answer, num_truncated = [], [], 0
-    for index, conversation in enumerate(conversations):
-        try:
-            rendered = render_with_answer_mask(tokenizer, conversation, max_length=max_length)
-        except InputError as error:
-            raise InputError(f"row {index}: {error}") from None
-        token_ids.append(torch.tensor(rendered.token_ids))
-        mask = torch.tensor(rendered.is_answer)
+    rendered = render_rows_with_answer_masks(tokenizer, conversations, max_length=max_length)
+    for index, row in enumerate(rendered):
+        mask = torch.tensor(row.is_answer)
         mask[0] = False  # no token comes before it
         if not mask.any():
             raise InputError(f"row {index}: nothing comes before the only token to learn")
+        token_ids.append(torch.tensor(row.token_ids))
         is_answer.append(mask)
-        num_truncated += rendered.num_cut > 0
+        num_truncated += row.num_cut > 0
     return Rows(
         token_ids,
         is_answer,

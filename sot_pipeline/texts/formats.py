@@ -288,6 +288,8 @@ def _is_trained(turn: dict[str, Any], number: int) -> bool:
     flags = [turn.get(key) for key in ("weight", "train") if turn.get(key) is not None]
     if any(flag not in (0, 1) for flag in flags):  # True == 1, 1.0 == 1
         raise RowRejected(
-            "bad_weight", f"turn {number} has a weight other than 0 and 1; it says learn, or not."
+            "bad_weight",
+            f"turn {number} has a `weight` other than 0 and 1; expected 1 (learn this answer) or 0 "
+            "(do not). How much a whole row counts is `sample_weight`, which is computed, not read.",
         )
     return all(flags)

@@ -126,3 +126,14 @@ def test_a_length_that_holds_nothing_is_an_error(tmp_path):
 def test_a_conversation_without_a_token_is_an_error():
     with pytest.raises(InputError, match="no token"):
         make_encoder(template="{{ messages[0]['content'] }}").embed_batch([[]])
+
+
+def test_a_template_that_writes_the_date_is_known_by_the_day_it_is_told():
+    from sot_pipeline.embedding.causal import _rendering
+    from sot_pipeline.rendering import TODAY
+    from sot_pipeline_tests.chat_templates import LLAMA31
+    from sot_pipeline_tests.tiny_models import LLAMA3, make_tokenizer
+
+    assert _rendering(make_tokenizer(LLAMA3)) == LLAMA3
+    assert _rendering(make_tokenizer(None)) == "plain"
+    assert _rendering(make_tokenizer(LLAMA31)) == f"{LLAMA31} {TODAY}"
