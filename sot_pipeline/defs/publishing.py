@@ -195,6 +195,7 @@ def _write_adapter(
 
 
 def _card_facts(task: str, adapter: _Adapter, evaluation: Stored | None) -> "CardFacts":
+    from sot_pipeline.finetuning.train import BETAS, MAX_GRADIENT_NORM
     from sot_pipeline.publishing.model_card import CardFacts
     from sot_pipeline.selection import effective_sample_size
 
@@ -216,9 +217,10 @@ def _card_facts(task: str, adapter: _Adapter, evaluation: Stored | None) -> "Car
         weighted=settings.get("weighted", True),
         selection=_shown(adapter.selected.document),
         rank=settings["rank"],
-        lora=_shown({name: settings[name] for name in _ADAPTER_SETTINGS if name in settings}),
+        lora=_shown({name: settings[name] for name in _ADAPTER_SETTINGS if name in settings})
+        | {"optimiser": f"AdamW, betas {BETAS}, gradient norm at most {MAX_GRADIENT_NORM}"},
         further=_shown({name: v for name, v in settings.items() if name not in known}),
-        training=_shown(adapter.stored.document),
+        training=_shown({n: v for n, v in adapter.stored.document.items() if n != "seed"}),
         scores=scores,
         judge=evaluation.document.get("judge") if evaluation is not None and scores else None,
         no_scores=no_scores,
@@ -304,6 +306,11 @@ def _write_trainers(
             "rows spell out were left as they are"
         )
     written = {}
+    if "llamafactory" in options.trainers and tokenizer is not None and tokenizer.repeats_start:
+        findings.append(
+            "LLaMA-Factory would begin every turn with the start token of this tokenizer: name one "
+            "of its own templates (`template:` in llamafactory.yaml)"
+        )
     for name in options.trainers:
         log(f"writing the folder for {TRAINERS[name].title}")
         folder_written = write_trainer_folder(name, folder / name, recipe, rows, tokenizer)
@@ -340,6 +347,7 @@ def _recipe(
     adapter: _Adapter | None,
     base_model: str | None,
 ) -> "Recipe":
+    from sot_pipeline.finetuning.train import BETAS, MAX_GRADIENT_NORM
     from sot_pipeline.publishing.trainers import Recipe
 
     own = home.settings(task)[0].finetuning.model_dump(mode="json")
@@ -348,7 +356,10 @@ def _recipe(
     known = {name: settings[name] for name in _ADAPTER_SETTINGS}
     further = {n: v for n, v in settings.items() if n not in {*known, "weighted"}}
     known["target_modules"] = tuple(known["target_modules"])
-    return Recipe(base.path, base.revision, **known, further=_shown(further))
+    return Recipe(
+        base.path, base.revision, **known, betas=BETAS, max_gradient_norm=MAX_GRADIENT_NORM,
+        further=_shown(further),
+    )  # fmt: skip
 
 
 def _base_for_trainers(

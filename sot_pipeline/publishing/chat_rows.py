@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.language_model import render_with_answer_mask
+from sot_pipeline.language_model import render_text, render_with_answer_mask
 
 Conversation = Sequence[Mapping[str, Any]]
 
@@ -25,12 +25,16 @@ class TokenizerFacts(NamedTuple):
         end_of_turn: The token that closes an answer, if it is a special one.
         end_of_sequence: The tokenizer's own end token.
         has_template: Whether it has a chat template.
+        repeats_start: Whether LLaMA-Factory 0.9.5, reading the template from examples of one
+            turn, takes the start token for a part of every turn: where the template writes it and
+            the tokenizer by itself does not.
     """
 
     special_tokens: tuple[str, ...]
     end_of_turn: str | None
     end_of_sequence: str | None
     has_template: bool
+    repeats_start: bool = False
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> TokenizerFacts:
@@ -41,7 +45,15 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> TokenizerFacts:
         _end_of_turn(tokenizer, special),
         None if tokenizer.eos_token is None else str(tokenizer.eos_token),
         bool(tokenizer.chat_template),
+        _repeats_start(tokenizer),
     )
+
+
+def _repeats_start(tokenizer: PreTrainedTokenizerBase) -> bool:
+    start = tokenizer.bos_token
+    if not tokenizer.chat_template or start is None or tokenizer.encode(""):
+        return False
+    return render_text(tokenizer, [{"role": "user", "content": "1"}]).startswith(str(start))
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[str]) -> str | None:

@@ -43,7 +43,8 @@ def front_matter(fields: dict[str, Any]) -> Markdown:
 
 def yaml_text(fields: dict[str, Any]) -> str:
     """A mapping as YAML, in the given order; every value is quoted where it has to be."""
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
+    # ASCII: readers of YAML differ on which other characters end a line
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=False, width=1000)
 
 
 def rendered(template: str, **values: Any) -> str:

@@ -96,9 +96,8 @@ def compared(
     size = float(effect.square().mean().sqrt())
     share = float(error.square().mean().sqrt()) / size if size else 0.0
     name = str(dtype).removeprefix("torch.")
-    exact = largest <= EXACT
-    if not exact and (dtype == torch.float32 or not share <= LARGEST_ROUNDING):
-        rounded = dtype != torch.float32
+    rounded = dtype != torch.float32
+    if not (largest <= EXACT or (rounded and 0 < share <= LARGEST_ROUNDING)):
         raise InputError(
             f"the model merged in {name} is not base + adapter: its logits differ by "
             f"{largest:.1e} of the largest, {share:.0%} of what the adapter changes. "

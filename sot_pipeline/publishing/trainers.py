@@ -50,8 +50,8 @@ class Recipe(NamedTuple):
     micro_batch_size: int
     max_length: int
     seed: int
-    betas: tuple[float, float] = (0.9, 0.95)
-    max_gradient_norm: float = 1.0
+    betas: tuple[float, float]
+    max_gradient_norm: float
     further: Mapping[str, Any] = {}
 
 
