@@ -84,9 +84,8 @@ def export_task(
     Raises:
         InputError: the task lacks what is to be exported, or the folder holds other files.
     """
-    from sot_pipeline.publishing.folder import fresh_folder, require_replaceable, write_manifest
+    from sot_pipeline.publishing.folder import fresh_folder, write_manifest
 
-    require_replaceable(out)
     current = _current(home, task)
     store = Store(home.store)
     adapter = _adapter(store, task, current.get("adapter"))

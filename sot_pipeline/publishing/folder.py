@@ -23,7 +23,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         InputError: `out` is a file, or holds something that an earlier export did not write.
     """
     out = out.resolve()
-    require_replaceable(out)
+    _require_replaceable(out, by_hash=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     before = out.with_name(f".{out.name}.{os.getpid()}.old")
@@ -32,7 +32,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         with storage_errors(out.parent):
             building.mkdir()
             yield building
-            require_replaceable(out)  # what came while the new one was being written stays too
+            _require_replaceable(out, by_hash=False)  # what came meanwhile stays too
             if out.exists():
                 out.rename(before)
             building.rename(out)
@@ -59,8 +59,11 @@ def write_manifest(folder: Path, entries: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def require_replaceable(out: Path) -> None:
-    """Raise unless `out` does not exist, is an empty folder or an export as it was written."""
+def _require_replaceable(out: Path, *, by_hash: bool) -> None:
+    """Raise unless `out` does not exist, is an empty folder or an export as it was written.
+
+    `by_hash` False looks at names and sizes alone: a merged model takes a while to hash.
+    """
     if not out.exists() and not out.is_symlink():
         return
     if not out.is_dir():
@@ -74,7 +77,11 @@ def require_replaceable(out: Path) -> None:
             f"--out {out}: the folder is not empty and no earlier export; give a new one"
         )
     foreign = sorted(found - written.keys() - {MANIFEST})
-    changed = sorted(name for name in found & written.keys() if _differs(out / name, written[name]))
+    changed = sorted(
+        name
+        for name in found & written.keys()
+        if _differs(out / name, written[name], by_hash=by_hash)
+    )
     if foreign or changed:
         what = "holds files that no export wrote" if foreign else "was edited since its export"
         named = ", ".join((foreign or changed)[:3])
@@ -93,8 +100,10 @@ def _earlier_files(out: Path) -> dict[str, dict[str, Any]] | None:
         return None
 
 
-def _differs(path: Path, entry: dict[str, Any]) -> bool:
-    return path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]
+def _differs(path: Path, entry: dict[str, Any], *, by_hash: bool) -> bool:
+    if path.stat().st_size != entry["bytes"]:
+        return True
+    return by_hash and _sha256(path) != entry["sha256"]
 
 
 def _sha256(path: Path) -> str:
