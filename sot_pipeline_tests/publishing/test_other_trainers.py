@@ -22,7 +22,8 @@ from sot_pipeline.publishing.chat_rows import (
     prompt_completion_rows,
     tokenizer_facts,
 )
-from sot_pipeline.publishing.trainers import TRAINERS, Recipe, TrainerRows, write_trainer_folder
+from sot_pipeline.publishing.trainer_configs import Recipe
+from sot_pipeline.publishing.trainers import TRAINERS, TrainerRows, write_trainer_folder
 from sot_pipeline.rendering import render_with_answer_mask
 from sot_pipeline_tests.tiny_models import TEMPLATES, make_tokenizer, save_tiny_model
 

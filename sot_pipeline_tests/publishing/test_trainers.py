@@ -8,7 +8,8 @@ import yaml
 
 from sot_pipeline.errors import InputError
 from sot_pipeline.publishing.chat_rows import TokenizerFacts
-from sot_pipeline.publishing.trainers import TRAINERS, Recipe, TrainerRows, write_trainer_folder
+from sot_pipeline.publishing.trainer_configs import Recipe
+from sot_pipeline.publishing.trainers import TRAINERS, TrainerRows, write_trainer_folder
 
 RECIPE = Recipe(
     base_model="org/model",
