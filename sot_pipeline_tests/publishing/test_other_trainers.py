@@ -48,7 +48,7 @@ def folder(tmp_path):
 
     def write(trainer):
         recipe = Recipe(
-            base_model=str(model), base_revision=None, rank=4, lora_alpha=8,
+            base_model=str(model), base_revision="main", rank=4, lora_alpha=8,
             target_modules=("q_proj", "v_proj"), learning_rate=0.01, schedule="cosine",
             warmup_fraction=0.1, num_epochs=2.0, num_steps=None, batch_size=4, micro_batch_size=2,
             max_length=256, seed=3, betas=(0.9, 0.95), max_gradient_norm=1.0,
@@ -151,6 +151,7 @@ def test_axolotl_knows_every_key_and_accepts_the_values(folder):
     assert set(config["datasets"][0]) <= set(SFTDataset.model_fields)
     read = schema(**config)
     assert (read.lora_r, read.lora_alpha, read.adam_beta2) == (4, 8, 0.95)
+    assert read.revision_of_model == "main"
     assert read.datasets[0].message_field_training == "train"
 
 
@@ -193,6 +194,7 @@ def test_llamafactory_knows_every_key_and_accepts_the_values(folder, monkeypatch
     read = HfArgumentParser(parser._TRAIN_ARGS).parse_dict(config)
     values = {k: v for part in read for k, v in dataclasses.asdict(part).items()}
     assert (values["lora_rank"], values["lora_alpha"], values["adam_beta2"]) == (4, 8, 0.95)
+    assert values["model_revision"] == "main"
     assert values["lora_target"] == ["q_proj", "v_proj"]
 
 
