@@ -1,8 +1,9 @@
 """The commands of `sot`."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +29,14 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="BLOCK.FIELD=VALUE", help="Any setting; see `sot config`"),
 ]
+
+
+class Trainer(StrEnum):
+    axolotl = "axolotl"
+    llamafactory = "llamafactory"
+    trl = "trl"
+
+
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write the results to")]
 
 
@@ -189,6 +198,49 @@ def score(
     from sot_pipeline.cli.commands import run_score
 
     sys.exit(run_score(home, file, task, out, json))
+
+
+@app.command()
+def export(
+    task: Annotated[str, typer.Argument(help="A purified or fine-tuned task")],
+    out: Annotated[Path, typer.Option("--out", help="New folder, or that of an earlier export")],
+    merge: Annotated[bool, typer.Option(help="Also base model and adapter as one model")] = False,
+    merge_dtype: Annotated[
+        Literal["stored", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of the merged weights; stored: as the base model's"),
+    ] = "stored",
+    trainer: Annotated[
+        list[Trainer] | None,
+        typer.Option(help="Also a ready folder for this trainer; may be repeated"),
+    ] = None,
+    resample: Annotated[
+        bool | None,
+        typer.Option(help="Copy rows in proportion to their weights, which trainers cannot take"),
+    ] = None,
+    resample_factor: Annotated[
+        float | None, typer.Option(min=0.01, max=1000, help="Copies per row on average [1.0]")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="For the trainers, where the task has no adapter")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take results elsewhere: adapter with model card, merged model, folders for other trainers."""
+    from sot_pipeline.cli.export import run_export
+
+    if resample is False and resample_factor is not None:
+        raise typer.BadParameter("--resample-factor and --no-resample exclude each other")
+    if (resample or resample_factor is not None or base_model is not None) and not trainer:
+        raise typer.BadParameter("--resample, --resample-factor and --base-model need a --trainer")
+    resampled = resample or resample_factor is not None
+    options = {
+        "merge_dtype": merge_dtype if merge else None,
+        "trainers": tuple(dict.fromkeys(one.value for one in trainer or ())),
+        "resample_factor": (resample_factor or 1.0) if resampled else None,
+        "base_model": base_model,
+    }
+    sys.exit(run_export(home, task, out, options, json))
 
 
 @app.command()

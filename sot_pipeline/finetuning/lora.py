@@ -1,5 +1,7 @@
 """LoRA adapters: put one on a model, write one that others can load."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,34 +67,25 @@ def _linear_module_names(model: PreTrainedModel) -> set[str]:
 
 
 def _model_card(card: dict[str, Any]) -> str:
-    base, rank = card["base_model"], card["rank"]
-    serve = f"vllm serve {base} --enable-lora --max-lora-rank {max(rank, 8)}"
-    lines = [
-        "---",
-        "library_name: peft",
-        f"base_model: {base}",
-        "pipeline_tag: text-generation",
-        "tags: [lora, safety, sot_pipeline]",
-        "---",
-        "",
-        "# LoRA adapter on purified rows",
-        "",
-        "Fine-tuned by sot_pipeline on a subset of a fine-tuning set, each row with a weight of",
-        "its own; the rows were chosen by push-pull optimal transport.",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name.replace('_', ' ')} | {value} |" for name, value in card.items()),
-        "",
-        "```python",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM",
-        "",
-        f'model = AutoModelForCausalLM.from_pretrained("{base}")',
-        'model = PeftModel.from_pretrained(model, "PATH_OF_THIS_FOLDER")',
-        "```",
-        "",
-        f"With vLLM: `{serve} --lora-modules purified=PATH_OF_THIS_FOLDER`",
-        "",
-    ]
-    return "\n".join(lines)
+    """What is known when training ends; `sot export` writes the whole card.
+
+    Values are shown as JSON in a code block, where nothing in them is read as markup.
+    """
+    facts = json.dumps(card, indent=1, ensure_ascii=False, default=str)
+    fence = "`" * (2 + max(map(len, re.findall("`+", facts + "`"))))
+    return f"""---
+library_name: peft
+pipeline_tag: text-generation
+tags: [lora, safety, sot_pipeline]
+---
+
+# LoRA adapter on purified rows
+
+Fine-tuned by sot_pipeline on a subset of a fine-tuning set, each row with a weight of its own; the
+rows were chosen by push-pull optimal transport. `sot export` writes a card with data, method and
+measured scores.
+
+{fence}json
+{facts}
+{fence}
+"""

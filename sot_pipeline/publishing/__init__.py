@@ -1,0 +1,1 @@
+"""Results in the form that other tools load: model cards, merged models, trainers' folders."""
