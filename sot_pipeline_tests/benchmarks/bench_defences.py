@@ -39,7 +39,7 @@ METHODS = (
     "sft+spag", "sft+refusalguard_reimpl", "sot", "sot+spf", "sot+sbr", "sot+safe_instr",
 )  # fmt: skip
 DEEP = ("sft", "sot", "sft+spf", "sot+spf")
-# Chosen on world 10, which no table shows; see `--options` to try others
+# Defaults were chosen on world 10, which no table shows; `--options` tries others
 OPTIONS: dict[str, dict[str, Any]] = {}
 
 

@@ -39,22 +39,23 @@ class Spf(Defence):
     Attributes:
         rank: Directions per matrix.
         refresh: Steps between two computations of the directions; 0: once, at the start.
-        num_samples: Demonstrations that the safety gradient is taken from.
+        num_samples: Demonstrations that the safety gradient is taken from. The paper finds one
+            enough; in this project's demo it is not.
         space: "weight": directions of the whole matrix, and the movement of B A in it;
             "parameter": directions of A and of B, each by itself. At the start A has no gradient,
             as B is zero, so that "parameter" with refresh 0 never constrains A.
         mode: "basis": remove conflicting components only; "two_sided": where the step as a whole
             conflicts, remove all it has in the subspace ("parameter" only).
-        project: "gradient", before the optimiser; or "update", what the optimiser made of it:
+        project: "gradient", before the optimiser; or "update", what the optimiser made of it, as
             Adam's scaling of each coordinate brings back part of what was removed before it.
     """
 
     rank: int = 10
     refresh: int = 10
-    num_samples: int = 1
+    num_samples: int = 64
     space: Literal["weight", "parameter"] = "weight"
     mode: Literal["basis", "two_sided"] = "basis"
-    project: Literal["gradient", "update"] = "update"
+    project: Literal["gradient", "update"] = "gradient"
 
     def __post_init__(self) -> None:
         if self.space not in ("weight", "parameter") or self.mode not in ("basis", "two_sided"):

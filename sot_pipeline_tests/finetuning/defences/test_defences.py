@@ -116,7 +116,13 @@ def test_a_projected_update_moves_no_matrix_against_its_directions(base, tmp_pat
                 seen.append(components(m.scaling * moved, self._spaces[m.name]).min().item())
             return told
 
-    tune(base, tmp_path, rows=AGAINST, safety=TEXTS, defence=Watched(refresh=1))
+    tune(
+        base,
+        tmp_path,
+        rows=AGAINST,
+        safety=TEXTS,
+        defence=Watched(refresh=1, num_samples=1, project="update"),
+    )
     assert len(seen) == 4 * 4
     assert min(seen) >= -1e-6
 
@@ -137,7 +143,8 @@ def test_two_sided_leaves_a_conflicting_factor_nothing_in_the_subspace(base, tmp
             return told
 
     tune(base, tmp_path, rows=AGAINST, safety=TEXTS,
-         defence=Watched(space="parameter", mode="two_sided", refresh=1))  # fmt: skip
+         defence=Watched(space="parameter", mode="two_sided", refresh=1, num_samples=1,
+                         project="update"))  # fmt: skip
     assert max(inside[False]) < 1e-6 < 1e-3 < max(inside[True])
 
 
