@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 from sot_pipeline.rendering import Conversation
 
-_WHOLE_SENTENCES = re.compile(r".*[.!?…。！？](?=[\"'”’)\]*]*(\s|$))[\"'”’)\]*]*", re.DOTALL)
+_CLOSING = "[\"'”’)\\]*]*"
+_WHOLE_SENTENCES = re.compile(
+    rf".*(?:[.!?…](?={_CLOSING}(?:\s|$))|[。！？]){_CLOSING}", re.DOTALL
+)
 
 
 class Drawn(NamedTuple):
