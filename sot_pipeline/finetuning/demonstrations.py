@@ -10,9 +10,7 @@ from typing import NamedTuple
 from sot_pipeline.rendering import Conversation
 
 _CLOSING = "[\"'”’)\\]*]*"
-_WHOLE_SENTENCES = re.compile(
-    rf".*(?:[.!?…](?={_CLOSING}(?:\s|$))|[。！？]){_CLOSING}", re.DOTALL
-)
+_WHOLE_SENTENCES = re.compile(rf".*(?:[.!?…](?={_CLOSING}(?:\s|$))|[。！？]){_CLOSING}", re.DOTALL)
 
 
 class Drawn(NamedTuple):
@@ -39,7 +37,11 @@ def asked(conversations: Iterable[Conversation]) -> set[str]:
 
 
 def draw_prompts(
-    prompts: Sequence[Conversation], count: int, *, seed: int, leave_out: AbstractSet[str] = frozenset()
+    prompts: Sequence[Conversation],
+    count: int,
+    *,
+    seed: int,
+    leave_out: AbstractSet[str] = frozenset(),
 ) -> Drawn:
     """Prompts at random, by a hash of seed and content: an edit of one leaves the others drawn.
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from sot_pipeline.defs.assets.base_model import base_model_path
-from sot_pipeline.defs.assets.evaluation import evaluation_files, prompt_sets
+from sot_pipeline.defs.assets.evaluation import evaluation_files, make_judge, prompt_sets
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
 from sot_pipeline.defs.home import TaskFile
 from sot_pipeline.defs.methods import read_by
@@ -28,9 +28,15 @@ def _is_read(asset: str, settings: Settings) -> bool:
     return asset in read_by(settings.defences)
 
 
-def _fields(*names: str) -> Any:
+def _fields_of(asset: str, *names: str) -> Any:
     """Settings of the block `defence`, as `cached_asset(parts_of_settings=...)` takes them."""
-    return lambda settings: {"defence": settings.defence.model_dump(include=set(names))}
+
+    def fields(settings: Settings) -> Mapping[str, Any]:
+        if not _is_read(asset, settings):
+            return {}
+        return {"defence": settings.defence.model_dump(include=set(names))}
+
+    return fields
 
 
 def _judge_name(settings: Settings) -> str:
@@ -39,8 +45,6 @@ def _judge_name(settings: Settings) -> str:
 
 
 def _refusals(settings: Settings, prompts: list[Any], answers: list[str]) -> list[bool]:
-    from sot_pipeline.defs.assets.evaluation import make_judge
-
     judge = make_judge(settings.evaluation.model_copy(update={"judge": _judge_name(settings)}))
     verdicts = judge.judge(prompts, answers, "refusal")
     return [verdict is not None and verdict >= 0.5 for verdict in verdicts]
@@ -67,7 +71,9 @@ def _evaluated(files: TaskFile) -> set[str]:
 @cached_asset(
     group="adapter",
     kinds={"torch", "huggingface"},
-    parts_of_settings=_fields("num_demonstrations", "refusal", "max_answer_tokens", "seed"),
+    parts_of_settings=_fields_of(
+        "safety_demonstrations", "num_demonstrations", "refusal", "max_answer_tokens", "seed"
+    ),
     content_versioned=True,
     uses=lambda settings, name: _is_read("safety_demonstrations", settings),
     source=_source_of("safety_demonstrations"),
@@ -168,7 +174,7 @@ def _answered(prompt: Any, answer: str) -> str:
 @cached_asset(
     group="adapter",
     kinds={"polars"},
-    parts_of_settings=_fields("num_harmless_prompts", "seed"),
+    parts_of_settings=_fields_of("harmless_prompts", "num_harmless_prompts", "seed"),
     content_versioned=True,
     uses=lambda settings, name: _is_read("harmless_prompts", settings),
     source=_source_of("harmless_prompts"),
@@ -180,9 +186,7 @@ def harmless_prompts(
     defences tell harmful ones from. Empty where no defence asks for it."""
     if not _is_read("harmless_prompts", stage.settings):
         unasked = "not computed: no defence reads harmless prompts"
-        return Artifact(
-            table=pl.DataFrame(schema=SCHEMA), metadata={"harmless_prompts": unasked}
-        )
+        return Artifact(table=pl.DataFrame(schema=SCHEMA), metadata={"harmless_prompts": unasked})
     wanted, leave_out = stage.settings.defence.num_harmless_prompts, _evaluated(stage.files)
     safe = _harmless(stage, safe_texts, "safe reference", wanted, leave_out)
     kept = _harmless(stage, training_samples, "kept row", wanted - safe.height, leave_out)
