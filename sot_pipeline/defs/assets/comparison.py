@@ -157,7 +157,7 @@ def _trained_fingerprint(
             "comparison": stage.code_version,
             "base_model": base_model.data_version,
             # of these nothing but the conversations is learnt
-            "rows": training.rows["messages"].hash().to_list(),
+            "rows": _digest(training.rows["messages"]),
             "weights": training.weights.tolist(),
             "seed": training.seed,
             "finetuning": stage.settings.finetuning.model_dump(exclude={"seed", "weighted"}),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,7 @@ class Run(NamedTuple):
     average: Callable[[Sequence[Tensor]], None]
 
 
+@dataclass
 class Defence:
     """Plain fine-tuning; a method overrides what it changes.
 

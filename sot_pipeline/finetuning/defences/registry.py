@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any
 
 from sot_pipeline.errors import InputError
@@ -20,7 +20,7 @@ def make_defence(name: str, options: Mapping[str, Any] | None = None) -> Defence
     if name not in DEFENCES:
         raise InputError(f"no defence is called {name!r}; {_near(name, list(DEFENCES))}")
     cls = DEFENCES[name]
-    known = {field.name: field for field in fields(cls)} if is_dataclass(cls) else {}
+    known = {field.name: field for field in fields(cls)}
     for option, value in (options or {}).items():
         if option not in known:
             raise InputError(f"{name} has no option {option!r}; {_near(option, list(known))}")
