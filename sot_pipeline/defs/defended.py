@@ -1,7 +1,7 @@
 """From a task's artefacts to what a defended training learns from, as plain values."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from sot_pipeline.defs.methods import READS
 from sot_pipeline.defs.settings import DefenceSettings
 from sot_pipeline.defs.store import Stored
 
-Conversations = list[list[dict[str, Any]]]
+Conversations = Sequence[Sequence[Mapping[str, Any]]]
 
 
 class Safety(NamedTuple):

@@ -1,6 +1,7 @@
 """The same fine-tuning on other selections and under other defences, side by side."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -167,6 +168,13 @@ def _trained_fingerprint(
             "prompts": evaluation_files(stage.files, stage.settings),
         }
     )
+
+
+def _digest(messages: pl.Series) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for text in messages:
+        digest.update(f"{text}\n".encode())
+    return digest.hexdigest()
 
 
 def _trained(stage: Stage, base_model: Stored, safety: Safety, training: Training) -> pl.DataFrame:
