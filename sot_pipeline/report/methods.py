@@ -67,8 +67,8 @@ def described(method: str) -> str:
     """A few words; empty for a method that is not known."""
     selection, _, defence = method.partition("+")
     words = SELECTIONS.get(selection, "")
-    label = DEFENCES[defence].label if defence in DEFENCES else defence
-    return f"{words}, with {label}" if label else words
+    known = words and defence in DEFENCES
+    return f"{words}, with {DEFENCES[defence].label}" if known else words
 
 
 def legend(methods: Iterable[str]) -> list[tuple[str, str]]:
