@@ -297,7 +297,7 @@ def _spread(place: float, count: int) -> np.ndarray:
 
 def _plain(label: str) -> str:
     """A label that no font lacks and no formula parser takes for mathematics."""
-    return label.encode("ascii", "replace").decode().replace("$", "?")[:24]
+    return label.encode("ascii", "replace").decode().replace("$", "?")[:30]
 
 
 def _font(width_px: int) -> float:
