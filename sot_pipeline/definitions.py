@@ -12,6 +12,7 @@ from sot_pipeline.defs.assets import (
     evaluation,
     purified,
     report,
+    safety,
     texts,
     transport,
 )
@@ -59,9 +60,11 @@ PURIFIED = (
 ADAPTER = (
     base_model.aligned_base_model,
     changes.training_samples,  # the selection, unless it hardly moved since the last training
-    adapter.adapter,  # weighted LoRA
+    safety.safety_demonstrations,  # what defences learn from, where one asks for it
+    safety.harmless_prompts,
+    adapter.adapter,  # weighted LoRA, under a defence
     evaluation.evaluation,  # HmS, HpS, accuracy, over-refusal
-    comparison.comparison,  # the same training on other selections
+    comparison.comparison,  # the same training on other selections, under other defences
     report.safety_report,
 )
 ASSETS = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER)
@@ -78,7 +81,14 @@ SENSORS = (
 PURIFY = {asset.name for asset in (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED)}
 JOBS = {
     "purify": PURIFY | {"aligned_base_model"},  # which may be the encoder
-    "finetune": PURIFY | {"aligned_base_model", "training_samples", "adapter"},
+    "finetune": PURIFY
+    | {
+        "aligned_base_model",
+        "training_samples",
+        "safety_demonstrations",
+        "harmless_prompts",
+        "adapter",
+    },
     "purify_and_finetune": {asset.name for asset in ASSETS},
 }
 DESCRIPTIONS = {

@@ -1,11 +1,12 @@
 """The errors that a user can cause, and can mend."""
 
 import contextlib
+import difflib
 import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 
@@ -101,3 +102,9 @@ def _num_bytes_free(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A hint for who mistyped a name."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"

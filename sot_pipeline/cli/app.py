@@ -138,24 +138,48 @@ def finetune(
     ] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
     epochs: Annotated[float | None, typer.Option()] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs")] = None,
     rank: Annotated[int | None, typer.Option(help="LoRA rank")] = None,
+    packing: Annotated[
+        bool | None, typer.Option(help="Lay rows one behind the other instead of padding them")
+    ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
+    defence: Annotated[
+        str | None,
+        typer.Option(
+            help="What keeps the model safe meanwhile: none, safe_instr, safe_reference, spf, "
+            "safegrad, sbr, spag or refusalguard_reimpl [none]"
+        ),
+    ] = None,
+    defence_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OPTION=VALUE", help="One of the defence's own; see `sot config`"),
+    ] = None,
     settings: SetOption = None,
     out: OutOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Fine-tune a LoRA adapter on a task's purified rows with their learned weights."""
+    """Fine-tune a LoRA adapter on a task's purified rows with their learned weights.
+
+    Example: sot finetune mytask --defence spf --defence-option rank=10
+    """
     from sot_pipeline.cli.commands import run_finetune
 
     flags: dict[str, Any] = {
         "base_model.name": base_model,
         "finetuning.learning_rate": learning_rate,
         "finetuning.num_epochs": epochs,
+        "finetuning.num_steps": steps,
         "finetuning.rank": rank,
+        "finetuning.packing": packing,
         "finetuning.seed": seed,
+        "defence.name": defence,
     }
-    sys.exit(run_finetune(home, task, flags, settings or [], out, json))
+    if epochs is not None and steps is not None:
+        raise typer.BadParameter("--epochs and --steps exclude each other")
+    options = defence_option or []
+    sys.exit(run_finetune(home, task, flags, options, settings or [], out, json))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from sot_pipeline.cli.output import (
     table,
     write_table,
 )
-from sot_pipeline.cli.task_files import prepare_task, save_settings
+from sot_pipeline.cli.task_files import prepare_task, save_settings, with_defence_options
 from sot_pipeline.defs.home import EvaluationFiles, Home, TaskFile
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import duration
@@ -119,6 +119,7 @@ def run_finetune(
     root: Path | None,
     name: str,
     flags: Mapping[str, Any],
+    defence_options: list[str],
     assignments: list[str],
     out: Path | None,
     as_json: bool,
@@ -126,7 +127,8 @@ def run_finetune(
     home = Home(root)
     start = time.perf_counter()
     task = home.read_task(name)
-    save_settings(home, name, task, flags, assignments)
+    chosen = with_defence_options(home, name, flags, defence_options)
+    save_settings(home, name, task, chosen, assignments)
     settings, _ = home.settings(name)
     if settings.base_model.name is None:
         raise InputError(
@@ -150,12 +152,20 @@ def run_finetune(
         print_json(document)
     else:
         say(
-            f"{document['num_steps']:,} steps on {document['num_rows']:,} rows, loss "
-            f"{document['loss_first']:.3f} to {document['loss_last']:.3f}"
+            f"{document['num_steps']:,} steps on {document['num_rows']:,} rows"
+            f"{_defended(document)}, loss {document['loss_first']:.3f} to "
+            f"{document['loss_last']:.3f}"
         )
         print(document.get("out", document["adapter"]))
         _print_findings(outcome)
     return FINDINGS if outcome.failed_checks else DONE
+
+
+def _defended(document: Mapping[str, Any]) -> str:
+    if document["defence"] == "none":
+        return ""
+    mixed = document["num_safety_rows"]
+    return f" ({document['defence']}{f', {mixed:,} of them its own' if mixed else ''})"
 
 
 def run_evaluate(
@@ -273,7 +283,8 @@ def _results(home: Home, name: str) -> list[dict[str, Any]]:
         values = dict(zip(rows["score"], rows["value"], strict=True))
         entry: dict[str, Any] = {"method": method, "seed": seed}
         entry |= {short: values.get(long) for short, long in SCORE_COLUMNS.items()}
-        results.append(entry | {"seconds": rows["seconds"][0]})
+        costs = ("seconds", "seconds_per_step", "defence_seconds_per_step", "peak_memory_bytes")
+        results.append(entry | {name: rows[name][0] for name in costs})
     return results
 
 
@@ -283,10 +294,11 @@ def _print_results(results: list[dict[str, Any]]) -> None:
 
     table(
         "",
-        ["method", "seed", "HmS ↓", "HpS ↑", "accuracy ↑", "over-refusal ↓", "seconds"],
+        ["method", "seed", "HmS ↓", "HpS ↑", "accuracy ↑", "over-refusal ↓", "seconds",
+         "s/step"],
         [
             [r["method"], str(r["seed"]), *(number(r[key]) for key in SCORE_COLUMNS),
-             f"{r['seconds']:.0f}"]
+             f"{r['seconds']:.0f}", number(r["seconds_per_step"])]
             for r in results
         ],
         note="HmS: share of harmful prompts answered harmfully. HpS: helpfulness in [0, 1].",

@@ -1,13 +1,16 @@
 """The commands that only look."""
 
 import importlib.util
+import inspect
 import json as json_module
 import os
 import platform
+import re
 import shutil
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as library_version
 from pathlib import Path
+from typing import Any
 
 from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, print_json, table
 from sot_pipeline.defs.home import Home
@@ -40,8 +43,48 @@ def run_config(root: Path | None, task: str | None, schema: bool, as_json: bool)
             key = f"{block}.{field}"
             shown = "" if value is None else json_module.dumps(value).strip('"')
             rows.append([key, shown, origin[key], info[field].description or ""])
+    rows += _defence_options(values["defence"]["options"], origin["defence.options"])
     table("", ["setting", "value", "from", "meaning"], rows)
     return DONE
+
+
+def _defence_options(chosen: dict[str, dict[str, Any]], origin: str) -> list[list[str]]:
+    """The options of each defence, from its own fields and docstring."""
+    from dataclasses import fields
+
+    from sot_pipeline.finetuning.defences.registry import DEFENCES
+
+    rows = []
+    for name, defence in DEFENCES.items():
+        meanings = described_attributes(defence.__doc__ or "")
+        for field in fields(defence):  # type: ignore[arg-type]
+            given = field.name in chosen.get(name, {})
+            value = chosen[name][field.name] if given else field.default
+            rows.append(
+                [
+                    f"defence.options {name}.{field.name}",
+                    json_module.dumps(value).strip('"'),
+                    origin if given else "default",
+                    meanings.get(field.name, ""),
+                ]
+            )
+    return rows
+
+
+def described_attributes(docstring: str) -> dict[str, str]:
+    """What a docstring's section `Attributes` says of each name."""
+    lines = inspect.cleandoc(docstring).partition("\nAttributes:\n")[2].splitlines()
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        begins = re.match(r" {4}(\w[\w, ]*): (.*)", line)
+        if begins:
+            name, found[begins[1]] = begins[1], begins[2]
+        elif name and line.startswith(" " * 8):
+            found[name] += f" {line.strip()}"
+        else:
+            break
+    return found
 
 
 def run_doctor(root: Path | None, as_json: bool) -> int:

@@ -13,7 +13,7 @@ from sot_pipeline.defs.settings import environment_layer, file_layer, resolve_se
 from sot_pipeline.errors import InputError
 
 # What `finetune` and `evaluate` were told outlives a new purification of the same task
-KEPT_BLOCKS = {"base_model", "finetuning", "evaluation", "comparison"}
+KEPT_BLOCKS = {"base_model", "finetuning", "defence", "evaluation", "comparison"}
 # Folders given for these are stored whole: a task also runs from elsewhere
 MODEL_SETTINGS = {"embedding.encoder", "base_model.name"}
 # Giving one of a pair empties the other
@@ -150,6 +150,34 @@ def save_settings(
     layers = [file_layer(home.root / "settings.yaml"), environment_layer()]
     resolve_settings([*layers, ("command line", settings)])  # wrong values never reach the file
     home.write_task(name, changed)
+
+
+def with_defence_options(
+    home: Home, name: str, flags: Mapping[str, Any], assignments: list[str]
+) -> dict[str, Any]:
+    """Flags with the options of defences, as OPTION=VALUE of the one that is chosen or as
+    DEFENCE.OPTION=VALUE; those that the task has already stay.
+
+    Raises:
+        InputError: no defence is chosen, or an assignment is none.
+    """
+    if not assignments:
+        return dict(flags)
+    settings, _ = home.settings(name)
+    chosen = flags.get("defence.name") or settings.defence.name
+    options = {method: dict(own) for method, own in settings.defence.options.items()}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        method, _, option = key.rpartition(".")
+        if not separator or not option:
+            raise InputError(f"--defence-option {assignment}: expected OPTION=VALUE")
+        if not method and chosen == "none":
+            raise InputError(
+                f"--defence-option {assignment}: no defence is chosen; add --defence NAME, or "
+                "write NAME.OPTION=VALUE"
+            )
+        options.setdefault(method or chosen, {})[option] = yaml.safe_load(value)
+    return {**flags, "defence.options": options}
 
 
 def _chosen_method(chosen: Mapping[str, Any]) -> dict[str, Any]:

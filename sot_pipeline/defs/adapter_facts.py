@@ -41,6 +41,12 @@ class Adapter(NamedTuple):
     def settings(self) -> dict[str, Any]:
         return self.stored.manifest["settings"]["finetuning"]
 
+    @property
+    def defence(self) -> dict[str, Any]:
+        """Its name, and what was set of it."""
+        found = self.stored.manifest["settings"].get("defence", {})
+        return {f"defence {name}" if name != "name" else "defence": v for name, v in found.items()}
+
 
 def adapter_of(store: Store, task: str, stored: Stored | None) -> Adapter | None:
     if stored is None:
@@ -87,7 +93,7 @@ def card_facts(task: str, adapter: Adapter, evaluation: Stored | None) -> "CardF
     from sot_pipeline.selection import effective_sample_size
 
     settings, samples = adapter.settings, adapter.samples.table()
-    known = set(ADAPTER_SETTINGS) | {"weighted"}
+    known = set(ADAPTER_SETTINGS) | {"weighted", "max_gradient_norm"}
     scores, no_scores = _scores(task, adapter.stored, evaluation)
     versions = {role: stored.data_version for role, stored in adapter.texts.items()}
     return CardFacts(
@@ -108,7 +114,9 @@ def card_facts(task: str, adapter: Adapter, evaluation: Stored | None) -> "CardF
         | {
             "optimiser": f"AdamW, betas {BETAS}, gradient norm at most {settings.get('max_gradient_norm', 1.0)}"
         },
-        further=shown({name: v for name, v in settings.items() if name not in known}),
+        further=shown(
+            adapter.defence | {name: v for name, v in settings.items() if name not in known}
+        ),
         training=shown({n: v for n, v in adapter.stored.document.items() if n != "seed"}),
         scores=scores,
         judge=evaluation.document.get("judge") if evaluation is not None and scores else None,

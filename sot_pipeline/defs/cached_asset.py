@@ -82,6 +82,7 @@ class CachedAsset:
     function: Callable[..., Artifact]
     kinds: frozenset[str]
     blocks: tuple[str, ...]
+    parts_of_settings: Callable[[Settings], Mapping[str, Any]]
     checks: tuple[CheckSpec, ...]
     content_versioned: bool
     uses: Callable[[Settings, str], bool]
@@ -108,6 +109,7 @@ def cached_asset(
     group: str,
     kinds: set[str],
     settings: tuple[str, ...] = (),
+    parts_of_settings: Callable[[Settings], Mapping[str, Any]] = lambda settings: {},
     checks: tuple[CheckSpec, ...] = (),
     content_versioned: bool = False,
     uses: Callable[[Settings, str], bool] = lambda settings, name: True,
@@ -119,6 +121,8 @@ def cached_asset(
 
     Args:
         settings: The settings that may change its result: blocks, or `block.field`.
+        parts_of_settings: Of blocks of which only a part is read, which part that is: settings
+            that say which others count.
         uses: Whether an input is read under these settings; an unread one need not exist.
         source: Identity of what the asset reads from outside the graph (file hashes).
         only_shows: Modules that only draw what is shown beside the result; a change in them
@@ -134,6 +138,7 @@ def cached_asset(
             function=function,
             kinds=frozenset(kinds),
             blocks=settings,
+            parts_of_settings=parts_of_settings,
             checks=checks,
             content_versioned=content_versioned,
             uses=uses,

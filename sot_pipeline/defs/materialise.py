@@ -66,7 +66,10 @@ def plan(asset: CachedAsset, home: Home, store: Store, task: str) -> Plan:
     parts = {
         "asset": asset.name,
         "code": asset.code_version,
-        "settings": {name: _setting(settings, name) for name in asset.blocks},
+        "settings": {
+            **{name: _setting(settings, name) for name in asset.blocks},
+            **asset.parts_of_settings(settings),
+        },
         "inputs": {name: stored.data_version for name, stored in inputs.items()},
         "source": dict(asset.source(files, settings)) if asset.source else {},
     }

@@ -206,10 +206,12 @@ def _recipe(
     settings = FinetuningSettings().model_dump(mode="json") | (adapter.settings if adapter else own)
     base = _base_for_trainers(task, current, adapter, base_model)
     known = {name: settings[name] for name in ADAPTER_SETTINGS}
-    further = {n: v for n, v in settings.items() if n not in {*known, "weighted"}}
+    further = {
+        n: v for n, v in settings.items() if n not in {*known, "weighted", "max_gradient_norm"}
+    }
     known["target_modules"] = tuple(known["target_modules"])
     return TrainerRecipe(
-        base.path, base.revision, **known, betas=BETAS, max_gradient_norm=settings.get("max_gradient_norm", 1.0),
+        base.path, base.revision, **known, betas=BETAS, max_gradient_norm=settings["max_gradient_norm"],
         further=shown(further),
     )  # fmt: skip
 

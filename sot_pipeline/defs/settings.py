@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from sot_pipeline.errors import InputError
+from sot_pipeline.defs.methods import READS, DefenceName, Method
+from sot_pipeline.errors import InputError, nearest
 
 
 class Block(BaseModel):
@@ -147,6 +155,24 @@ class FinetuningSettings(Block):
     max_length: int = Field(
         default=2048, ge=8, description="tokens; longer rows lose their beginning"
     )
+    normalisation: Literal["sample_mean", "token_mean", "sample_sum"] = Field(
+        default="sample_mean",
+        description="sample_mean: rows count by weight; token_mean: answer tokens do; sample_sum: "
+        "long answers count for more than their row",
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the target mass spread over the vocabulary"
+    )
+    max_gradient_norm: float = Field(
+        default=1.0, gt=0, description="a step's gradient is shortened to this length"
+    )
+    packing: bool = Field(
+        default=False, description="rows one behind the other instead of padded; none sees another"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute activations twice instead of keeping them: less memory"
+    )
+    compile: bool = Field(default=False, description="run the model through torch.compile")
     weighted: bool = Field(
         default=True, description="learn with the rows' weights, not only the cut"
     )
@@ -157,6 +183,93 @@ class FinetuningSettings(Block):
         if (self.num_epochs is None) == (self.num_steps is None):
             raise ValueError("give either num_epochs or num_steps, and leave the other empty")
         return self
+
+
+OptionValue = bool | int | float | str
+
+
+class DefenceSettings(Block):
+    """What keeps the model safe while it learns, beside the choice of its rows."""
+
+    name: DefenceName = Field(
+        default="none",
+        description="safe_instr: safety demonstrations among the rows; safe_reference: the safe "
+        "reference's rows too, as a control; the others change the training steps",
+    )
+    num_demonstrations: int = Field(
+        default=128,
+        ge=1,
+        description="prompts of the harmful reference that the base model answers, to learn from",
+    )
+    refusal: str = Field(
+        default="I'm sorry, but I can't help with that.",
+        min_length=1,
+        description="the answer where the base model's own is no refusal",
+    )
+    max_answer_tokens: int = Field(
+        default=256, ge=1, description="longest demonstration; an unfinished last sentence goes"
+    )
+    num_harmless_prompts: int = Field(
+        default=128,
+        ge=1,
+        description="prompts of the safe reference, and of kept rows where these are too few, for "
+        "defences that compare both sorts",
+    )
+    seed: int = Field(default=0, ge=0, description="which prompts are drawn")
+    mix_share: float = Field(
+        default=0.03,
+        gt=0,
+        lt=1,
+        description="safe_instr: share of demonstrations among the rows; 0.03 is Bianchi et al. "
+        "(2024)",
+    )
+    options: dict[str, dict[str, OptionValue]] = Field(
+        default={}, description="the methods' own, as {method: {option: value}}; unnamed ones keep "
+        "their defaults, see `sot config`"
+    )  # fmt: skip
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _known_name(cls, name: Any) -> Any:
+        if not isinstance(name, str) or name not in READS:
+            raise ValueError(f"no defence is called {name!r}; {nearest(str(name), list(READS))}")
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _options_of_their_methods(
+        cls, options: dict[str, dict[str, OptionValue]]
+    ) -> dict[str, dict[str, OptionValue]]:
+        for name, chosen in options.items():
+            check_options(name, chosen)
+        return options
+
+    def of(self, name: str) -> dict[str, Any]:
+        """What of these settings decides a training with this defence, apart from what the
+        defence learns from."""
+        chosen: dict[str, Any] = {"name": name}
+        if name == "safe_instr":
+            chosen["mix_share"] = self.mix_share
+        if self.options.get(name):
+            chosen["options"] = self.options[name]
+        return chosen
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """See that a defence has these options.
+
+    Raises:
+        InputError: naming the nearest one that it has.
+    """
+    from sot_pipeline.finetuning.defences.registry import DEFENCES, make_defence  # torch: slow
+
+    if name not in READS:
+        raise InputError(f"no defence is called {name!r}; {nearest(name, list(READS))}")
+    if name in DEFENCES:
+        make_defence(name, options)
+    elif options:  # methods that only mix rows
+        fields = "defence.mix_share" if name == "safe_instr" else "no setting of its own"
+        raise InputError(f"{name} has no options; it reads {fields}")
 
 
 class RepurificationSettings(Block):
@@ -199,12 +312,19 @@ class EvaluationSettings(Block):
 
 
 class ComparisonSettings(Block):
-    methods: tuple[Literal["sft_clean", "sft", "random"], ...] = Field(
+    methods: tuple[str, ...] = Field(
         default=(),
-        description="other selections to fine-tune on and evaluate beside the purified rows: "
-        "all rows, as many dropped at random, the clean rows where they are known",
+        description="what to fine-tune and evaluate beside the task's adapter, as SELECTION or "
+        "SELECTION+DEFENCE: sft (all rows), random (as many dropped at random), sft_clean (the "
+        "clean rows where they are known), sot (the purified rows), sot_cut (these without their "
+        "weights); sft+spf, sot+safe_instr",
     )
     seeds: tuple[int, ...] = Field(default=(0,), description="each method is trained once per seed")
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(Method.parse(method)) for method in methods))
 
 
 class ReportSettings(Block):
@@ -224,9 +344,21 @@ class Settings(Block):
     selection: SelectionSettings = SelectionSettings()
     repurification: RepurificationSettings = RepurificationSettings()
     finetuning: FinetuningSettings = FinetuningSettings()
+    defence: DefenceSettings = DefenceSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     comparison: ComparisonSettings = ComparisonSettings()
     report: ReportSettings = ReportSettings()
+
+    @property
+    def own_method(self) -> Method:
+        """Of the task's adapter."""
+        return Method("sot", self.defence.name)
+
+    @property
+    def defences(self) -> list[str]:
+        """Every defence that the adapter or a compared method is trained with, sorted."""
+        compared = (Method.parse(method).defence for method in self.comparison.methods)
+        return sorted({self.defence.name, *compared})
 
 
 Layer = tuple[str, Mapping[str, Any]]  # where it comes from, {block: {field: value}}
@@ -297,18 +429,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _unknown(source: str, name: str, known: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name.split(".")[-1], known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-    return f"{source}: no setting is called {name!r}; {hint}"
+    return f"{source}: no setting is called {name!r}; {nearest(name.split('.')[-1], known)}"
 
 
 def _describe(error: ValidationError, origin: Mapping[str, str]) -> str:
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
-        source = origin.get(name, "settings")
+        source = origin.get(".".join(name.split(".")[:2]), "settings")
         message = problem["msg"].removeprefix("Value error, ")
         lines.append(f"{source}: {name} = {problem['input']!r}: {message}")
     return "\n".join(lines)

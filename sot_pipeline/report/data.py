@@ -89,7 +89,9 @@ class ReportData:
         environment: Hardware, versions, minutes: label -> text.
         points: Coordinates of the map, from `embedding_map`.
         evaluation: Long frame `method, seed, score, value, low, high` and, if there,
-            `num_judged, num_missing`. Scores: see `tables.SCORES`.
+            `num_judged, num_missing` and what trainings took (`tables.CostRow`). Scores: see
+            `tables.SCORES`, methods: `methods`.
+        own_method: Of the methods, the one that the task's adapter was trained with.
         judge: Who judged the answers, with the version of its prompt.
         checks: In the order they are shown.
         rejected: `line, reason, detail` and, if there, `text_set`.
@@ -113,6 +115,7 @@ class ReportData:
     environment: Mapping[str, str] = field(default_factory=dict)
     points: EmbeddingMap | None = None
     evaluation: pl.DataFrame | None = None
+    own_method: str = "sot"
     judge: str = ""
     checks: tuple[ReportCheck, ...] = ()
     rejected: pl.DataFrame | None = None

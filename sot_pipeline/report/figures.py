@@ -214,7 +214,7 @@ def embedding_map_alt(points: EmbeddingMap, log_weights: np.ndarray, kept: np.nd
 
 def scores_png(
     evaluation: pl.DataFrame, heads: dict[str, tuple[str, str, str]], methods: list[str], *,
-    width_px: int = 720, scale: float = 1, theme: Theme = "light",
+    own: str = "sot", width_px: int = 720, scale: float = 1, theme: Theme = "light",
 ) -> bytes:  # fmt: skip
     """Each score of each method with its interval, one panel per score.
 
@@ -223,6 +223,7 @@ def scores_png(
         heads: Score -> (short name, long name, which way is better), for the panels; the first
             ones that the width has room for.
         methods: From top to bottom.
+        own: The one to stand out.
     """
     colours = _COLOURS[theme]
     height = (56 + 30 * len(methods)) / width_px
@@ -231,7 +232,7 @@ def scores_png(
     for axes, (score, (short, _, better)) in zip(panels, heads.items(), strict=True):
         for place, method in enumerate(reversed(methods)):
             rows = evaluation.filter((pl.col("method") == method) & (pl.col("score") == score))
-            colour = colours.kept if method == "sot" else colours.ink
+            colour = colours.kept if method == own else colours.ink
             rows = _known(rows).sort("seed")
             for y, row in zip(_spread(place, len(rows)), rows.iter_rows(named=True), strict=True):
                 if row["low"] is not None and row["high"] is not None:
@@ -296,7 +297,7 @@ def _spread(place: float, count: int) -> np.ndarray:
 
 def _plain(label: str) -> str:
     """A label that no font lacks and no formula parser takes for mathematics."""
-    return label.encode("ascii", "replace").decode().replace("$", "?")[:24]
+    return label.encode("ascii", "replace").decode().replace("$", "?")[:30]
 
 
 def _font(width_px: int) -> float:

@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from sot_pipeline.report import figures
 from sot_pipeline.report.data import ReportData
+from sot_pipeline.report.methods import reading_order
 from sot_pipeline.report.numbers import Numbers, mean_score, numbers_of
 from sot_pipeline.report.tables import (
-    METHODS,
     SCORES,
     borderline_rows,
     rejected_reasons,
@@ -119,14 +119,14 @@ def _figures(data: ReportData, numbers: Numbers) -> dict[str, _Figure | None]:
             figures.embedding_map_alt(data.points, log_weights, kept),
         )
     if data.evaluation is not None and not data.evaluation.is_empty():
-        found = data.evaluation["method"].unique(maintain_order=True).to_list()
-        methods = [m for m in METHODS if m in found] + [m for m in found if m not in METHODS]
+        methods = reading_order(data.evaluation["method"].unique())
         present = set(data.evaluation["score"])
         heads = {score: head for score, head in SCORES.items() if score in present}
         arguments = (data.evaluation, heads, methods)
         if heads:
             drawn["scores"] = _figure(
-                partial(figures.scores_png, *arguments), figures.scores_alt(*arguments)
+                partial(figures.scores_png, *arguments, own=data.own_method),
+                figures.scores_alt(*arguments),
             )
     return drawn
 
@@ -176,10 +176,10 @@ def _key_figures(data: ReportData, numbers: Numbers) -> list[_KeyFigure]:
         ("harmfulness_score", "HmS, purified", "lower is better"),
         ("helpfulness_score", "HpS, purified", "higher is better"),
     ):
-        sot, sft = (mean_score(data.evaluation, m, score) for m in ("sot", "sft"))
-        if sot is not None:
+        own, sft = (mean_score(data.evaluation, m, score) for m in (data.own_method, "sft"))
+        if own is not None:
             against = f"all rows {sft:.3f}; " if sft is not None else ""
-            shown.append(_KeyFigure(label, f"{sot:.3f}", against + better))
+            shown.append(_KeyFigure(label, f"{own:.3f}", against + better))
     return shown
 
 

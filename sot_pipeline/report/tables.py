@@ -6,6 +6,13 @@ import numpy as np
 import polars as pl
 
 from sot_pipeline.report.data import ReportData
+from sot_pipeline.report.methods import (
+    GIVEN_THE_TRUTH,
+    described,
+    legend,
+    reading_order,
+    selection_of,
+)
 from sot_pipeline.report.numbers import Numbers, mean_score
 from sot_pipeline.report.visible import excerpt
 
@@ -20,14 +27,6 @@ SCORES = {  # name: (short, long, which way is better)
     "over_refusal": ("Over-refusal", "harmless prompts refused", "lower"),
     "average": ("Average", "see below", "higher"),
 }
-METHODS = {
-    "base": "before fine-tuning",
-    "sft_clean": "the clean rows alone, where they are known",
-    "sft": "all rows",
-    "random": "as many rows dropped at random",
-    "sot": "the purified rows",
-}
-_GIVEN_THE_TRUTH = ("base", "sft_clean")  # what the others are measured against
 
 
 class Cell(NamedTuple):
@@ -47,23 +46,35 @@ class ScoreRow(NamedTuple):
     cells: list[Cell]
 
 
+class CostRow(NamedTuple):
+    """What a method's training took, means over its seeds, as text."""
+
+    method: str
+    seconds: str
+    seconds_per_step: str
+    defence_seconds_per_step: str
+    peak_memory: str
+
+
 class ScoreTable(NamedTuple):
     """The results: `heads` are (short, long, better) per column, `rows` one per method,
-    `seed_rows` one per method and seed if any method has several."""
+    `seed_rows` one per method and seed if any method has several, `costs` one per training,
+    `legend` (name, meaning) of the defences."""
 
     heads: list[tuple[str, str, str]]
     rows: list[ScoreRow]
     seed_rows: list[ScoreRow]
     num_missing: int
     num_judged: int
+    costs: list[CostRow]
+    legend: list[tuple[str, str]]
 
 
 def score_table(evaluation: pl.DataFrame) -> ScoreTable:
     """Methods in reading order: the mean over seeds (or the only seed), then each seed."""
     present = evaluation["score"].unique(maintain_order=True).to_list()
     scores = [s for s in SCORES if s in present] + [s for s in present if s not in SCORES]
-    found = evaluation["method"].unique(maintain_order=True).to_list()
-    methods = [m for m in METHODS if m in found] + sorted(m for m in found if m not in METHODS)
+    methods = reading_order(evaluation["method"].unique())
     values = {
         (row["method"], row["seed"], row["score"]): row for row in evaluation.iter_rows(named=True)
     }
@@ -72,7 +83,7 @@ def score_table(evaluation: pl.DataFrame) -> ScoreTable:
     rows: list[ScoreRow] = []
     seed_rows: list[ScoreRow] = []
     for method in methods:
-        text = METHODS.get(method, "")
+        text = described(method)
         for seed in seeds[method]:
             cells = [_cell(values.get((method, seed, score))) for score in scores]
             seed_rows.append(ScoreRow(method, text, "–" if seed is None else str(seed), cells))
@@ -93,7 +104,35 @@ def score_table(evaluation: pl.DataFrame) -> ScoreTable:
     )
     heads = [SCORES.get(s, (s, "", "")) for s in scores]
     several = any(len(found) > 1 for found in seeds.values())
-    return ScoreTable(heads, rows, seed_rows if several else [], missing, judged)
+    return ScoreTable(
+        heads,
+        rows,
+        seed_rows if several else [],
+        missing,
+        judged,
+        _costs(evaluation, methods),
+        legend(methods),
+    )
+
+
+def _costs(evaluation: pl.DataFrame, methods: list[str]) -> list[CostRow]:
+    if "seconds_per_step" not in evaluation.columns:
+        return []
+    measured = evaluation.filter(pl.col("seconds_per_step").is_not_null())
+    columns = ("seconds", "seconds_per_step", "defence_seconds_per_step", "peak_memory_bytes")
+    means = measured.group_by("method").agg(pl.col(columns).mean())
+    found = {row["method"]: row for row in means.iter_rows(named=True)}
+    return [
+        CostRow(
+            method,
+            f"{row['seconds']:,.0f}",
+            f"{row['seconds_per_step']:.3f}",
+            f"{row['defence_seconds_per_step']:.3f}",
+            f"{row['peak_memory_bytes'] / 1e9:.2f}",
+        )
+        for method in methods
+        if (row := found.get(method)) is not None
+    ]
 
 
 def _best(evaluation: pl.DataFrame, scores: list[str], methods: list[str]) -> dict[str, set[str]]:
@@ -104,7 +143,8 @@ def _best(evaluation: pl.DataFrame, scores: list[str], methods: list[str]) -> di
         means = {
             m: sign * v
             for m in methods
-            if m not in _GIVEN_THE_TRUTH and (v := mean_score(evaluation, m, score)) is not None
+            if selection_of(m) not in GIVEN_THE_TRUTH
+            and (v := mean_score(evaluation, m, score)) is not None
         }
         least = min(means.values(), default=0.0)
         found = {m for m, v in means.items() if v <= least + 1e-9}

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from sot_pipeline.report.data import ReportData
+from sot_pipeline.report.methods import DEFENCES, SELECTIONS
 from sot_pipeline.report.numbers import Numbers, mean_score
 
 NOT_EVALUATED = (
@@ -112,8 +113,10 @@ def _evidence(numbers: Numbers) -> list[str]:
 def _scores(data: ReportData) -> list[str]:
     if data.evaluation is None or data.evaluation.is_empty():
         return [NOT_EVALUATED]
+    own, _, defence = data.own_method.partition("+")
+    under = f" with {DEFENCES[defence].label}" if defence in DEFENCES else ""
     names = {
-        "sot": "after training on the purified rows",
+        data.own_method: f"after training on {SELECTIONS.get(own, own)}{under}",
         "sft": "after training on all rows",
         "base": "before training",
     }
@@ -124,28 +127,30 @@ def _scores(data: ReportData) -> list[str]:
         ("accuracy", "Task accuracy", percent),
     ):
         means = {m: v for m in names if (v := mean_score(data.evaluation, m, score)) is not None}
-        if "sot" not in means:
+        if data.own_method not in means:
             continue
         listed = ", ".join(f"{style(means[m])} {names[m]}" for m in means)
         sentences.append(f"{phrase}: {listed}.")
         if score == "harmfulness_score" and "sft" in means:
-            sentences += _difference(data.evaluation)
+            sentences += _difference(data.evaluation, data.own_method)
     return sentences
 
 
-def _difference(evaluation: pl.DataFrame) -> list[str]:
-    """Whether the harmfulness of sot and sft differs by more than the bootstrap intervals."""
+def _difference(evaluation: pl.DataFrame, own_method: str) -> list[str]:
+    """Whether the harmfulness of the task's adapter and of plain training on all rows differs by
+    more than the bootstrap intervals."""
     scores = evaluation.filter(pl.col("score") == "harmfulness_score")
-    sot, sft = (
+    own, sft = (
         scores.filter(pl.col("method") == method).select("low", "high").cast(pl.Float64).to_numpy()
-        for method in ("sot", "sft")
+        for method in (own_method, "sft")
     )
-    if not (np.isfinite(sot).all() and np.isfinite(sft).all()):
+    if not (np.isfinite(own).all() and np.isfinite(sft).all()):
         return []
-    if sot[:, 1].max() < sft[:, 0].min():
-        return ["The intervals of the two do not overlap: purification lowered the harm."]
-    if sot[:, 0].min() > sft[:, 1].max():
-        return ["The intervals of the two do not overlap: purification raised the harm."]
+    cause = "the two together" if "+" in own_method else "purification"
+    if own[:, 1].max() < sft[:, 0].min():
+        return [f"The intervals of the two do not overlap: {cause} lowered the harm."]
+    if own[:, 0].min() > sft[:, 1].max():
+        return [f"The intervals of the two do not overlap: {cause} raised the harm."]
     return ["The intervals of the two overlap: this difference may be chance."]
 
 

@@ -253,6 +253,41 @@ def test_finetune_and_evaluate_give_an_adapter_and_scores(project, purified):
     assert all(entry["over_refusal"] is None for entry in results), "no such prompts were given"
 
 
+def test_a_defence_is_a_flag_of_finetune_and_is_kept_with_the_task(project, purified):
+    folder, files = project
+    given = ["finetune", "small", "--base-model", files["model"], "--steps", "2", "--packing"]
+    tuned = sot(*given, "--defence", "safe_instr", "--json", cwd=folder)
+    assert tuned.returncode in (0, 3), tuned.stderr
+    document = json.loads(tuned.stdout)
+    assert (document["defence"], document["num_steps"]) == ("safe_instr", 2)
+    assert document["num_safety_rows"] == 1  # 3 % of the 48 rows
+    settings = sot_json("config", "--task", "small", cwd=folder)["settings"]
+    assert settings["defence"]["name"] == "safe_instr"
+    assert settings["finetuning"]["packing"]
+    plain = sot("finetune", "small", "--defence", "none", "--json", cwd=folder)
+    assert json.loads(plain.stdout)["num_safety_rows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--defence", "safe_insrt"], "did you mean 'safe_instr'"),
+        (["--defence-option", "rank=3"], "no defence is chosen"),
+        (["--defence", "spf", "--defence-option", "rank"], "expected OPTION=VALUE"),
+        (["--defence-option", "sfp.rank=3"], "no defence is called 'sfp'; did you mean 'spf'"),
+        (["--set", "comparison.methods=[sft+spff]"], "did you mean 'spf'"),
+    ],
+)
+def test_a_wrong_defence_never_reaches_the_task_file(project, purified, flags, message):
+    folder, _ = project
+    path = folder / "data" / "tasks" / "small.yaml"
+    before = path.read_text()
+    result = sot("finetune", "small", *flags, cwd=folder)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert path.read_text() == before
+
+
 def test_status_and_config_speak_json(project, purified):
     folder, _ = project
     status = sot_json("status", cwd=folder)

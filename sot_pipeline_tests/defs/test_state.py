@@ -9,7 +9,10 @@ from sot_pipeline.defs.retention import in_use
 from sot_pipeline.defs.state import AssetState, asset_states
 from sot_pipeline_tests.small_home import SmallProject
 
-NOT_ASKED_FOR = {"training_samples", "adapter", "evaluation", "comparison", "safety_report"}
+NOT_ASKED_FOR = {
+    "training_samples", "safety_demonstrations", "harmless_prompts", "adapter", "evaluation",
+    "comparison", "safety_report",
+}  # fmt: skip
 
 
 @pytest.fixture

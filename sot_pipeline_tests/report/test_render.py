@@ -275,3 +275,72 @@ def test_evaluation_sets_are_listed():
     data = report_data()
     more = replace(data, inputs=(*data.inputs, InputSet("harmful prompts", "eval.jsonl", 77)))
     assert "harmful prompts" in Page(render_report(more)).text
+
+
+def defended(own: str = "sot+spf", costs: bool = True) -> str:
+    """A report whose methods are trained under defences."""
+    values = {
+        "base": {"harmfulness_score": 0.02},
+        "sft": {"harmfulness_score": 0.9},
+        "sft_clean+spf": {"harmfulness_score": 0.01},
+        "sft+spf": {"harmfulness_score": 0.5},
+        "sot": {"harmfulness_score": 0.3},
+        own: {"harmfulness_score": 0.1},
+        "sot+refusalguard_reimpl": {"harmfulness_score": 0.2},
+    }
+    table = evaluation(values, seeds=2)
+    if costs:
+        trained = pl.col("method") != "base"
+        table = table.with_columns(
+            seconds=pl.when(trained).then(30.0).otherwise(0.0),
+            seconds_per_step=pl.when(trained).then(0.25),
+            defence_seconds_per_step=pl.when(trained).then(0.125 * pl.col("seed")),
+            peak_memory_bytes=pl.when(trained).then(1.5e9),
+        )
+    return render_report(report_data(evaluation=table, own_method=own))
+
+
+def methods_in(html: str, table: str) -> list[str]:
+    found = re.search(rf'<table class="{table}">.*?</table>', html, re.DOTALL)
+    assert found is not None
+    return re.findall(r'<th scope="row">([\w+]+)', found[0])
+
+
+def test_methods_come_by_selection_and_then_by_defence():
+    assert methods_in(defended(), "scores") == [
+        "base", "sft_clean+spf", "sft", "sft+spf", "sot", "sot+spf", "sot+refusalguard_reimpl",
+    ]  # fmt: skip
+
+
+def test_a_legend_explains_the_defences_and_calls_a_re_implementation_one():
+    text = Page(defended()).text
+    assert "+spf: SPFwhat opposes the leading directions" in text
+    assert "+refusalguard_reimpl: RefusalGuard (re-implementation)" in text
+    assert "these are not the authors' results" in text
+    assert "+sbr" not in text
+    assert "the purified rows, with RefusalGuard (re-implementation)" in text
+
+
+def test_the_tasks_own_method_stands_in_the_verdict_the_key_figures_and_the_table():
+    html = defended()
+    text = Page(html).text
+    assert "10.5 % after training on the purified rows with SPF, 90.5 %" in text
+    assert "the two together lowered the harm" in text
+    assert "HmS, purified0.105all rows 0.905" in text
+    (own,) = re.findall(r'<tr class="own">\s*<th scope="row">([\w+]+)', html.split("Each seed")[0])
+    assert own == "sot+spf"
+
+
+def test_methods_that_are_given_the_truth_are_not_the_best_of_the_others():
+    html = defended().split("Each seed")[0]
+    best = re.findall(r'<th scope="row">([\w+]+)(?:(?!</tr>).)*?class="number best"', html, re.S)
+    assert best == ["sot+spf"]
+
+
+def test_costs_are_means_over_the_seeds_of_what_was_trained():
+    html = defended()
+    assert methods_in(html, "costs")[0] == "sft_clean+spf"
+    row = re.search(r'<th scope="row">sot\+spf</th>(<td class="number">.*?)</tr>', html)
+    assert row is not None
+    assert re.findall(r">([\d.]+)<", row[1]) == ["30", "0.250", "0.062", "1.50"]
+    assert '<table class="costs">' not in defended(costs=False)

@@ -181,5 +181,5 @@ def _text_rows(table: pl.DataFrame) -> pl.DataFrame:
 def _scores(evaluation: Stored | None) -> dict[str, float]:
     if evaluation is None:
         return {}
-    of_adapter = evaluation.table().filter(method="sot")
+    of_adapter = evaluation.table().filter(pl.col("method") != "base")
     return dict(of_adapter.select("score", "value").iter_rows())

@@ -1,11 +1,12 @@
-"""The same fine-tuning on other selections, side by side."""
+"""The same fine-tuning on other selections and under other defences, side by side."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,17 +18,47 @@ from sot_pipeline.defs.assets.evaluation import (
     labelled,
 )
 from sot_pipeline.defs.cached_asset import Stage, cached_asset
+from sot_pipeline.defs.defended import Safety
+from sot_pipeline.defs.methods import Method, read_by
 from sot_pipeline.defs.retention import parts_in_use
+from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.sources import file_identity
 from sot_pipeline.defs.store import Artifact, Stored, fingerprint_of
 from sot_pipeline.defs.training import run_training
 from sot_pipeline.errors import InputError
 
 
+class Training(NamedTuple):
+    """One training of the comparison; `rows` with `messages`, one weight each."""
+
+    method: str
+    seed: int
+    defence: str
+    rows: pl.DataFrame
+    weights: np.ndarray
+
+
+Select = Callable[[int], tuple[pl.DataFrame, np.ndarray]]  # rows and weights for a seed
+
+
+def _defences(settings: Settings) -> list[str]:
+    return sorted({method.defence for method in _methods(settings)})
+
+
+def _methods(settings: Settings) -> list[Method]:
+    """What the task asks for and, for the further seeds, its adapter's own method."""
+    asked = [Method.parse(method) for method in settings.comparison.methods]
+    return list(dict.fromkeys([*asked, settings.own_method]))
+
+
 @cached_asset(
     group="adapter",
     kinds={"torch", "duckdb"},
     settings=("finetuning", "evaluation", "comparison"),
+    parts_of_settings=lambda settings: {
+        "defence": {name: settings.defence.of(name) for name in _defences(settings)}
+    },
+    uses=lambda settings, name: name not in Safety._fields or name in read_by(_defences(settings)),
     source=lambda files, settings: {
         **evaluation_files(files, settings),
         **({"clean": file_identity(files.custom_clean)} if files.custom_clean else {}),
@@ -39,33 +70,35 @@ def comparison(
     training_samples: pl.DataFrame,
     aligned_base_model: Stored,
     evaluation: pl.DataFrame,
+    safety_demonstrations: Stored,
+    harmless_prompts: Stored,
+    safe_texts: Stored,
 ) -> Artifact:
-    """The same fine-tuning on other selections of the same rows, as `comparison.methods` asks:
-    all of them (`sft`), as many dropped at random (`random`), the clean rows where they are
-    known (`sft_clean`); each once per seed, and `sot` for the further seeds."""
+    """The same fine-tuning on other selections of the same rows and under other defences, as
+    `comparison.methods` asks, each once per seed, and the adapter's own for the further seeds."""
     selections = _selections(stage, custom_texts, training_samples)
-    own_seed = stage.settings.finetuning.seed
+    safety = Safety(safety_demonstrations, harmless_prompts, safe_texts)
+    own = stage.settings.own_method, stage.settings.finetuning.seed
+    methods = _methods(stage.settings)
     trainings = [
-        (method, seed, *select(seed))
+        Training(str(method), seed, method.defence, *selections[method.selection](seed))
         for seed in stage.settings.comparison.seeds
-        for method, select in selections.items()
-        if (method, seed) != ("sot", own_seed)  # the adapter asset is this one
+        for method in methods
+        if (method, seed) != own  # the adapter asset is this one
     ]
-    trained = [_trained_fingerprint(stage, aligned_base_model, *t[1:]) for t in trainings]
+    trained = [_trained_fingerprint(stage, aligned_base_model, safety, t) for t in trainings]
     with parts_in_use(stage.store, stage.task, "comparison", "trained_methods", trained):
-        tables = [evaluation, *_train_all(stage, aligned_base_model, trainings)]
+        tables = [evaluation, *_train_all(stage, aligned_base_model, safety, trainings)]
     return Artifact(
         table=pl.concat(tables),
-        document={"judge": judge_name(stage)},
-        metadata={"methods": ", ".join(["base", *selections])},
+        document={"judge": judge_name(stage), "own_method": str(own[0])},
+        metadata={"methods": ", ".join(["base", *map(str, methods)])},
         parts={"trained_methods": trained},
     )
 
 
-def _selections(
-    stage: Stage, custom: pl.DataFrame, purified: pl.DataFrame
-) -> dict[str, Callable[[int], tuple[pl.DataFrame, np.ndarray]]]:
-    """By method: rows and weights for a seed."""
+def _selections(stage: Stage, custom: pl.DataFrame, purified: pl.DataFrame) -> dict[str, Select]:
+    """Rows and weights for a seed, by `methods.Selection`."""
 
     def sft_clean(seed: int) -> tuple[pl.DataFrame, np.ndarray]:
         from sot_pipeline.texts.read import read_texts
@@ -88,25 +121,25 @@ def _selections(
     def sot(seed: int) -> tuple[pl.DataFrame, np.ndarray]:
         return purified, purified["sample_weight"].to_numpy()
 
-    known = {"sft_clean": sft_clean, "sft": sft, "random": random}
-    return {name: known[name] for name in stage.settings.comparison.methods} | {"sot": sot}
+    def sot_cut(seed: int) -> tuple[pl.DataFrame, np.ndarray]:
+        return purified, np.ones(purified.height)
+
+    return {select.__name__: select for select in (sft_clean, sft, random, sot, sot_cut)}
 
 
 def _train_all(
-    stage: Stage,
-    base_model: Stored,
-    trainings: list[tuple[str, int, pl.DataFrame, np.ndarray]],
+    stage: Stage, base_model: Stored, safety: Safety, trainings: list[Training]
 ) -> list[pl.DataFrame]:
     """Scores of each training, in order; several at once where the runtime allows it."""
     num_workers = min(stage.num_workers, len(trainings))
     if num_workers <= 1:
-        return [_trained(stage, base_model, *training) for training in trainings]
+        return [_trained(stage, base_model, safety, training) for training in trainings]
     quiet = dataclasses.replace(stage, log=_silent)
     progress = stage.progress("trainings")
     progress(0, len(trainings))
     # spawned, not forked: a fork of a process that runs jax or torch threads can hang
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_trained, quiet, base_model, *training) for training in trainings]
+        futures = [pool.submit(_trained, quiet, base_model, safety, t) for t in trainings]
         for done, future in enumerate(as_completed(futures), start=1):
             future.result()
             progress(done, len(trainings))
@@ -118,43 +151,48 @@ def _silent(line: str) -> None:
 
 
 def _trained_fingerprint(
-    stage: Stage, base_model: Stored, seed: int, rows: pl.DataFrame, weights: np.ndarray
+    stage: Stage, base_model: Stored, safety: Safety, training: Training
 ) -> str:
     return fingerprint_of(
         {
             "comparison": stage.code_version,
             "base_model": base_model.data_version,
-            "rows": rows.hash_rows().to_list(),
-            "weights": weights.tolist(),
-            "seed": seed,
-            "finetuning": stage.settings.finetuning.model_dump(exclude={"seed"}),
+            # of these nothing but the conversations is learnt
+            "rows": _digest(training.rows["messages"]),
+            "weights": training.weights.tolist(),
+            "seed": training.seed,
+            "finetuning": stage.settings.finetuning.model_dump(exclude={"seed", "weighted"}),
+            "defence": stage.settings.defence.of(training.defence),
+            "safety": safety.versions(training.defence),
             "evaluation": stage.settings.evaluation.model_dump(),
             "prompts": evaluation_files(stage.files, stage.settings),
         }
     )
 
 
-def _trained(
-    stage: Stage,
-    base_model: Stored,
-    method: str,
-    seed: int,
-    rows: pl.DataFrame,
-    weights: np.ndarray,
-) -> pl.DataFrame:
+def _digest(messages: pl.Series) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for text in messages:
+        digest.update(f"{text}\n".encode())
+    return digest.hexdigest()
+
+
+def _trained(stage: Stage, base_model: Stored, safety: Safety, training: Training) -> pl.DataFrame:
     """Train and evaluate one method; kept in the store, so a killed comparison goes on."""
-    fingerprint = _trained_fingerprint(stage, base_model, seed, rows, weights)
+    method, seed, defence, rows, weights = training
+    fingerprint = _trained_fingerprint(stage, base_model, safety, training)
     stored = stage.store.find("trained_methods", fingerprint)
     if stored is None:
 
         def build(directory: Path) -> tuple[Artifact, Mapping[str, Any]]:
             stage.log(f"{method}, seed {seed}: {rows.height:,} rows")
+            adapter = directory / "adapter"
             info = run_training(
-                stage, base_model, rows, weights, seed, directory / "adapter", method
+                stage, base_model, rows, weights, seed, adapter, method, defence, safety
             )
-            scores, answers = evaluate_adapter(stage, base_model, directory / "adapter", method)
+            scores, answers = evaluate_adapter(stage, base_model, adapter, method)
             answers.write_parquet(directory / "answers.parquet")
-            table = labelled(scores, method, seed, info["training_seconds"])
+            table = labelled(scores, method, seed, info)
             return Artifact(table=table, metadata=info), {"lineage": {}, "method": method}
 
         stored = stage.store.write("trained_methods", fingerprint, build)

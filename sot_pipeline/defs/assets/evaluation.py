@@ -36,7 +36,7 @@ def evaluate_adapter(
     settings = stage.settings.evaluation
     return evaluate_model(
         load_language_model(path, revision=revision, adapter=adapter_directory),
-        _prompt_sets(stage),
+        prompt_sets(stage.files, settings.max_prompts),
         make_judge(settings),
         accuracy_mode=settings.accuracy,
         max_new_tokens=settings.max_new_tokens,
@@ -46,20 +46,25 @@ def evaluate_adapter(
     )
 
 
-def _prompt_sets(stage: Stage) -> dict[str, Any]:
+def prompt_sets(files: TaskFile, max_prompts: int | None = None) -> dict[str, Any]:
+    """A task's evaluation prompts by set, the first ones only if asked.
+
+    Raises:
+        InputError: a row cannot be read.
+    """
     from sot_pipeline.evaluation.run import PromptSet
     from sot_pipeline.texts.conversation import prompt_turns
     from sot_pipeline.texts.read import read_texts
 
     sets = {}
-    for name, path in stage.files.evaluation.model_dump().items():
+    for name, path in files.evaluation.model_dump().items():
         if path is None:
             continue
         text_set = read_texts(path, require_response=False)
         if text_set.rejected.height:
             line, reason, detail = text_set.rejected.row(0)
             raise InputError(f"{path}:{line}: {reason}: {detail}")
-        rows = text_set.rows.head(stage.settings.evaluation.max_prompts or text_set.rows.height)
+        rows = text_set.rows.head(max_prompts or text_set.rows.height)
         sets[name] = PromptSet(
             ids=rows["sample_id"].to_list(),
             prompts=[
@@ -98,23 +103,22 @@ def make_judge(settings: Any):
 @cached_asset(
     group="adapter",
     kinds={"torch", "duckdb"},
-    settings=("evaluation", "finetuning"),
+    settings=("evaluation", "finetuning", "defence.name"),
     source=evaluation_files,
     checks=(VERDICTS_READABLE,),
 )
 def evaluation(stage: Stage, adapter: Stored, aligned_base_model: Stored) -> Artifact:
     """HmS, HpS, accuracy and over-refusal of the base model and of the purified adapter; empty
     while the task names no prompts."""
-    seed = stage.settings.finetuning.seed
+    seed, own = stage.settings.finetuning.seed, str(stage.settings.own_method)
     base_scores, base_answers = evaluate_adapter(stage, aligned_base_model, None, "base")
     scores, answers = evaluate_adapter(
         stage, aligned_base_model, adapter.directory / "adapter", "the adapter"
     )
-    seconds = adapter.document["training_seconds"]
     table = pl.concat(
-        [labelled(base_scores, "base", seed, 0.0), labelled(scores, "sot", seed, seconds)]
+        [labelled(base_scores, "base", seed, {}), labelled(scores, own, seed, adapter.document)]
     )
-    both = [labelled(base_answers, "base", seed), labelled(answers, "sot", seed)]
+    both = [labelled(base_answers, "base", seed), labelled(answers, own, seed)]
     pl.concat(both).write_parquet(stage.directory / "answers.parquet")
     missing, judged = int(table["num_missing"].sum()), int(table["num_judged"].sum())
     return Artifact(
@@ -141,10 +145,24 @@ def judge_name(stage: Stage) -> str:
     return f"{judge.name} ({judge.fingerprint[:12]})"
 
 
+# columns of the score table <- what a training tells of itself
+COSTS = {
+    "seconds": "training_seconds",
+    "seconds_per_step": "seconds_per_step",
+    "defence_seconds_per_step": "defence_seconds_per_step",
+    "peak_memory_bytes": "peak_memory_bytes",
+}
+
+
 def labelled(
-    table: pl.DataFrame, method: str, seed: int, seconds: float | None = None
+    table: pl.DataFrame, method: str, seed: int, training: Mapping[str, Any] | None = None
 ) -> pl.DataFrame:
+    """A table with its method and seed; and, with what is known of the training, its costs."""
     columns = [pl.lit(method).alias("method"), pl.lit(seed, dtype=pl.Int64).alias("seed")]
-    if seconds is not None:
-        columns.append(pl.lit(seconds, dtype=pl.Float64).alias("seconds"))
+    if training is not None:
+        known = {"training_seconds": 0.0, **training}
+        columns += [
+            pl.lit(known.get(source), dtype=pl.Float64).alias(column)
+            for column, source in COSTS.items()
+        ]
     return table.select(*columns, pl.all())

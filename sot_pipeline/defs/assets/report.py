@@ -80,6 +80,7 @@ def purification_report(
         "selection",
         "repurification",
         "finetuning",
+        "defence",
         "evaluation",
         "comparison",
         "report",
@@ -100,6 +101,7 @@ def safety_report(
     selected_samples: Stored,
     explanations: pl.DataFrame,
     training_samples: Stored,
+    safety_demonstrations: Stored,
     adapter: Stored,
     evaluation: Stored,
     comparison: Stored,
@@ -120,7 +122,13 @@ def safety_report(
         explanations,
     )
     blocks = tuple(type(stage.settings).model_fields)
-    return _report(stage, made, blocks, comparison, (training_samples, adapter, evaluation))
+    checked = (training_samples, *_if_any(safety_demonstrations), adapter, evaluation)
+    return _report(stage, made, blocks, comparison, checked)
+
+
+def _if_any(demonstrations: Stored) -> tuple[Stored, ...]:
+    """A report is silent on what no defence asked for."""
+    return (demonstrations,) if demonstrations.manifest["rows"] else ()
 
 
 def _report(
@@ -159,6 +167,7 @@ def _report(
         environment=_environment(),
         points=points,
         evaluation=None if results is None else results.table(),
+        own_method="sot" if results is None else results.document["own_method"],
         judge="" if results is None else results.document["judge"],
         checks=tuple(_report_check(check) for stored in checked for check in stored.checks()),
         rejected=made.rejected_rows.table(),

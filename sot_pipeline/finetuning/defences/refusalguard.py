@@ -31,7 +31,8 @@ class RefusalGuardReimpl(Defence):
         first_layer: Share of the layers that stay free, counted from the input.
         num_prompts: Prompts of each sort.
         batch_size: Anchor prompts a step.
-        warmup_steps: First steps, of `warmup_factor` times the strength.
+        warmup_steps: First steps, in which the penalty is stronger.
+        warmup_factor: By how much.
     """
 
     strength: float = 1.0
