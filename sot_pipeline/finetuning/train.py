@@ -63,7 +63,8 @@ def finetune_lora(
     defence: Defence | None = None,
     safety: SafetyTexts | None = None,
     checkpoint_dir: Path | None = None,
-    checkpoint_every: int = 50,
+    checkpoint_every: int | None = None,
+    checkpoint_seconds: float = 60.0,
     on_step: Callable[[StepReport], None] | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> FinetuneResult:
@@ -77,6 +78,8 @@ def finetune_lora(
         defence: What keeps the model safe while it learns; None: nothing.
         safety: What the defence learns from.
         checkpoint_dir: Where training can be taken up again; None keeps no checkpoints.
+        checkpoint_every, checkpoint_seconds: Steps, or else seconds, of work that a crash may
+            cost. When a checkpoint is written does not change what training gives.
         on_step: Called in the main process after each step.
         card: Further lines of the model card.
 
@@ -112,7 +115,9 @@ def finetune_lora(
         "safety": identity(safe.demonstrations),
     }
     loop = Loop(model, rows, recipe, accelerator, defence or Defence(), safe)
-    checkpoints = Checkpoints(checkpoint_dir, plan, checkpoint_every) if checkpoint_dir else None
+    checkpoints = None
+    if checkpoint_dir is not None:
+        checkpoints = Checkpoints(checkpoint_dir, plan, checkpoint_every, checkpoint_seconds)
     num_resumed = loop.run(checkpoints, on_step)
     result = FinetuneResult(
         trace=loop.trace,
