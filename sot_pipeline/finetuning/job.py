@@ -81,9 +81,7 @@ def read_job(path: Path) -> TrainingJob:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
         raise InputError(f"{path} is no training job: {problems}") from None
     folder = path.resolve().parent
-    paths = {
-        name: folder / value for name, value in dict(job).items() if isinstance(value, Path)
-    }
+    paths = {name: folder / value for name, value in dict(job).items() if isinstance(value, Path)}
     base = folder / job.base
     return job.model_copy(update=paths | ({"base": str(base)} if base.is_dir() else {}))
 
@@ -108,7 +106,14 @@ def read_rows(path: Path) -> tuple[list[Conversation], np.ndarray]:
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             rows = [line["messages"] for line in lines]
             weights = [line.get("weight", 1.0) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        pl.exceptions.PolarsError,
+    ) as error:
         raise InputError(
             f"cannot read the rows of a training job from {path} ({error}): expected parquet with "
             "a column `messages`, or JSON Lines with a key `messages`"

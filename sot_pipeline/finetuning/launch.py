@@ -80,7 +80,7 @@ def run_apart(
             if report is not None and on_step is not None:
                 on_step(report)
         code = process.wait()
-    if job.result.exists() and code in (0, INPUT_ERROR) or _input_error(job.result):
+    if job.result.exists():  # written last
         return read_result(job.result)
     raise TrainingFailed(_last_words(code, errors))
 
@@ -150,10 +150,6 @@ def _report(line: str) -> "StepReport | None":
         return None  # something else that was printed
 
 
-def _input_error(result: Path) -> bool:
-    return result.exists() and "error" in json.loads(result.read_bytes())
-
-
 def _last_words(code: int, errors: Path) -> str:
     if code < 0:
         name = signal.Signals(-code).name
@@ -197,21 +193,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(job: TrainingJob, reports: TextIO, *, is_first: bool) -> "FinetuneResult":
-    from sot_pipeline.finetuning.tracking import open_tracker, progress_lines
+    from sot_pipeline.finetuning.tracking import progress_lines, tracked
 
-    with contextlib.ExitStack() as stack:
-        say = stack.enter_context(_event_log()) if is_first else None
-        listeners: list[Callable[[StepReport], None]] = [_writer(reports)]
-        if say is not None:
-            listeners.append(progress_lines(say))
-        if is_first and job.tracking is not None:
-            listeners.append(stack.enter_context(open_tracker(job.tracking, job.name, job.recipe)))
-
-        def on_step(report: "StepReport") -> None:
-            for listener in listeners:
-                listener(report)
-
-        return train(job, on_step)
+    if not is_first:  # hears nothing, says nothing
+        return train(job)
+    with _event_log() as say:
+        listeners = [_writer(reports), *([progress_lines(say)] if say else [])]
+        with tracked(job.tracking, job.name, job.recipe, *listeners) as on_step:
+            return train(job, on_step)
 
 
 def _writer(reports: TextIO) -> "Callable[[StepReport], None]":

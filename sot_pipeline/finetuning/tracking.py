@@ -52,62 +52,67 @@ def describe_step(report: "StepReport", num_done: int, tokens: float, seconds: f
 
 
 @contextlib.contextmanager
-def open_tracker(
-    where: str, name: str, parameters: Mapping[str, Any]
-) -> "Iterator[OnStep]":
-    """A tracker's listener, for the time of one training.
+def tracked(
+    where: str | None, name: str, parameters: Mapping[str, Any], *listeners: OnStep
+) -> Iterator[OnStep]:
+    """One listener for the time of a training: those given, and a tracker where one is asked for.
 
     Args:
         where: "mlflow" or "wandb", which read their usual variables (`MLFLOW_TRACKING_URI`,
-            `WANDB_MODE` ...), or "mlflow:URI" with a tracking URI such as `file:runs`.
+            `WANDB_MODE` ...), "mlflow:URI" with a tracking URI such as `sqlite:///runs.db`, or
+            None for no tracker.
         name: Of the run.
         parameters: What is the same for all steps.
 
     Raises:
         InputError: another word, or the package is not installed.
     """
+    with contextlib.ExitStack() as stack:
+        if where is not None:
+            listeners = (*listeners, stack.enter_context(_opened(where, name, parameters)))
+
+        def on_step(report: "StepReport") -> None:
+            for listener in listeners:
+                listener(report)
+
+        yield on_step
+
+
+def _opened(
+    where: str, name: str, parameters: Mapping[str, Any]
+) -> contextlib.AbstractContextManager[OnStep]:
     kind, _, target = where.partition(":")
-    known = {"mlflow": _mlflow, "wandb": _wandb}
-    if kind not in known or (target and kind == "wandb"):
-        raise InputError(
-            f"training is to be tracked by {where!r}; expected 'mlflow', 'mlflow:URI' or 'wandb'"
-        )
     try:
-        opened = known[kind](target, name, parameters)
+        if kind == "mlflow":
+            import mlflow
+
+            return _mlflow(mlflow, target, name, parameters)
+        if where == "wandb":
+            import wandb
+
+            return _wandb(wandb, name, parameters)
     except ImportError as error:
         raise InputError(
             f"training is to be tracked by {kind}, which is not installed ({error}): install it "
             f"(`pip install {kind}`), or do not ask for it (SOT_TRACKING)"
         ) from error
-    with opened as on_step:
-        yield on_step
+    raise InputError(
+        f"training is to be tracked by {where!r} (SOT_TRACKING); expected 'mlflow', 'mlflow:URI' "
+        "or 'wandb'"
+    )
 
 
-def _mlflow(
-    target: str, name: str, parameters: Mapping[str, Any]
-) -> "contextlib.AbstractContextManager[OnStep]":
-    import mlflow
-
-    @contextlib.contextmanager
-    def run() -> Iterator[OnStep]:
-        if target:
-            mlflow.set_tracking_uri(target)
-        mlflow.set_experiment(PROJECT)
-        with mlflow.start_run(run_name=name):
-            mlflow.log_params(dict(parameters))
-            yield lambda report: mlflow.log_metrics(dict(report.values), step=report.step)
-
-    return run()
+@contextlib.contextmanager
+def _mlflow(mlflow: Any, target: str, name: str, parameters: Mapping[str, Any]) -> Iterator[OnStep]:
+    if target:
+        mlflow.set_tracking_uri(target)
+    mlflow.set_experiment(PROJECT)
+    with mlflow.start_run(run_name=name):
+        mlflow.log_params(dict(parameters))
+        yield lambda report: mlflow.log_metrics(dict(report.values), step=report.step)
 
 
-def _wandb(
-    target: str, name: str, parameters: Mapping[str, Any]
-) -> "contextlib.AbstractContextManager[OnStep]":
-    import wandb
-
-    @contextlib.contextmanager
-    def run() -> Iterator[OnStep]:
-        with wandb.init(project=PROJECT, name=name, config=dict(parameters)) as opened:
-            yield lambda report: opened.log(dict(report.values), step=report.step)
-
-    return run()
+@contextlib.contextmanager
+def _wandb(wandb: Any, name: str, parameters: Mapping[str, Any]) -> Iterator[OnStep]:
+    with wandb.init(project=PROJECT, name=name, config=dict(parameters)) as run:
+        yield lambda report: run.log(dict(report.values), step=report.step)
