@@ -165,7 +165,9 @@ class Loop:
         """This process's share of a step: its gradient, and its part of the loss."""
         rows, recipe = self.rows, self.recipe
         processes, index = self.accelerator.num_processes, self.accelerator.process_index
-        parts = micro_batches(chosen, rows.lengths, self._size, num_processes=processes)
+        parts = micro_batches(
+            chosen, rows.lengths, self._size, num_processes=processes, packing=recipe.packing
+        )
         step_tokens = int(rows.num_answer_tokens[chosen].sum())
         loss = torch.zeros((), device=self.accelerator.device)
         for part in parts[index::processes]:
