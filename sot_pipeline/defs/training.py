@@ -1,5 +1,6 @@
 """One training run of a task, as its settings ask for it, here or in a process of its own."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +14,7 @@ from sot_pipeline.defs.store import Stored
 from sot_pipeline.progress import listener
 
 if TYPE_CHECKING:
-    from sot_pipeline.finetuning.job import TrainingJob
+    from sot_pipeline.finetuning.job import DefenceChoice, TrainingJob
     from sot_pipeline.finetuning.loop import StepReport
     from sot_pipeline.finetuning.train import FinetuneResult
 
@@ -40,8 +41,15 @@ def train_adapter(
     seed: int,
     out: Path,
     method: str = "sot",
+    *,
+    defence: "DefenceChoice | None" = None,
+    safety: Mapping[str, Any] | None = None,
 ) -> Training:
     """Fine-tune an adapter on rows with their weights, and write it to `out`.
+
+    Args:
+        defence: Of the registry; None: plain fine-tuning.
+        safety: What it learns from, the fields of `SafetyTexts`.
 
     Raises:
         InputError: as `finetune_lora`.
@@ -53,6 +61,8 @@ def train_adapter(
     folder = stage.scratch / f"job-{method}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "rows.parquet", rows["messages"].to_list(), weights)
+    if safety is not None:
+        (folder / "safety.json").write_text(json.dumps(dict(safety)))
     job = TrainingJob(
         name=f"{stage.task}, {method}, seed {seed}",
         base=path,
@@ -61,6 +71,8 @@ def train_adapter(
         output_dir=out,
         result=folder / "result.json",
         recipe=stage.settings.finetuning.model_dump(exclude={"weighted", "seed"}) | {"seed": seed},
+        defence=defence,
+        safety=None if safety is None else folder / "safety.json",
         # one folder per training: several run at once, and each drops what it finds there
         checkpoint_dir=stage.scratch / f"checkpoints-{method}-{seed}",
         tracking=stage.training.tracking,
@@ -76,9 +88,10 @@ def run_training(
     seed: int,
     out: Path,
     method: str = "sot",
+    **options: Any,
 ) -> Mapping[str, Any]:
     """`train_adapter`, for callers that need its numbers alone."""
-    return train_adapter(stage, base_model, rows, weights, seed, out, method).info
+    return train_adapter(stage, base_model, rows, weights, seed, out, method, **options).info
 
 
 def _run(stage: Stage, job: "TrainingJob", folder: Path) -> "FinetuneResult":

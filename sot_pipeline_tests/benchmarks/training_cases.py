@@ -35,7 +35,7 @@ from sot_pipeline.finetuning.weighted_nll import scaled, token_weights
 from sot_pipeline.language_model import Conversation, load_language_model
 
 BATCH, MICRO, MAX_LENGTH, RANK = 32, 8, 512, 16
-NUM_ROWS = {"demo": 192, "llama": 96}
+NUM_ROWS = {"demo": 128, "llama": 64}
 Timed = Callable[[], float]  # seconds of one epoch
 
 

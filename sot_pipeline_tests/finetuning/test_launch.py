@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import psutil
@@ -14,7 +15,8 @@ import torch
 
 from sot_pipeline.errors import InputError
 from sot_pipeline.finetuning import launch
-from sot_pipeline.finetuning.job import read_job, train
+from sot_pipeline.finetuning.defences.defence import Defence
+from sot_pipeline.finetuning.job import DefenceChoice, read_job, train
 from sot_pipeline.finetuning.launch import TrainingFailed, run_apart
 from sot_pipeline_tests.finetuning.jobs import adapter_of, make_job
 from sot_pipeline_tests.finetuning.test_train import assert_same, conversations
@@ -130,6 +132,30 @@ def test_rows_may_be_json_lines_with_or_without_weights(base, tmp_path):
     lines.write_text("".join(json.dumps({"messages": r}) + "\n" for r in ROWS))
     ones = make_job(base, tmp_path / "c", ROWS)
     assert train(with_weights).loss_trace == train(ones).loss_trace
+
+
+class Telling(Defence):
+    """Tells its option in the log, and looks at what it may learn from."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def on_gradients(self, step):
+        assert len(self.run.safety.demonstrations.token_ids) == 2
+        return {"share": self.share}
+
+
+def test_a_job_names_its_defence_and_what_that_learns_from(base, tmp_path, monkeypatch):
+    registry = ModuleType("registry")
+    chosen = {}
+    registry.make_defence = lambda name, options: chosen.setdefault(name, Telling(**options))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sot_pipeline.finetuning.defences.registry", registry)
+    texts = tmp_path / "safety.json"
+    texts.write_text(json.dumps({"demonstrations": ROWS[:2], "harmless_prompts": [ROWS[2][:1]]}))
+    defence = DefenceChoice(name="telling", options={"share": 0.5})
+    result = train(make_job(base, tmp_path, ROWS, defence=defence, safety=texts))
+    assert list(chosen) == ["telling"]
+    assert [values["share"] for values in result.trace] == [0.5] * 4
 
 
 # With several processes

@@ -102,7 +102,7 @@ def test_weights_cost_no_operation(base, tmp_path):
 
     def operations(weights):
         with torch.profiler.profile() as profile:
-            tune(base, tmp_path, weights=weights, batch_size=4, micro_batch_size=2)
+            tune(base, tmp_path, weights=weights, batch_size=4, micro_batch_size=2, num_steps=2)
         return {e.key: e.count for e in profile.key_averages() if e.key.startswith("aten::")}
 
     assert operations(np.linspace(0.5, 2, 7)) == operations(np.ones(7))
