@@ -66,6 +66,15 @@ class TrainingJob(BaseModel):
     tracking: str | None = None
     card: dict[str, Any] = {}
 
+    def seen_from(self, folder: Path) -> "TrainingJob":
+        """The same job with its relative paths taken from a folder."""
+        folder = folder.resolve()
+        paths: dict[str, Any] = {
+            name: folder / value for name, value in dict(self).items() if isinstance(value, Path)
+        }
+        base = folder / self.base  # else the name of a model on the hub
+        return self.model_copy(update=paths | ({"base": str(base)} if base.is_dir() else {}))
+
 
 def read_job(path: Path) -> TrainingJob:
     """A job from its file, its paths made absolute.
@@ -80,10 +89,7 @@ def read_job(path: Path) -> TrainingJob:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
         raise InputError(f"{path} is no training job: {problems}") from None
-    folder = path.resolve().parent
-    paths = {name: folder / value for name, value in dict(job).items() if isinstance(value, Path)}
-    base = folder / job.base
-    return job.model_copy(update=paths | ({"base": str(base)} if base.is_dir() else {}))
+    return job.seen_from(path.parent)
 
 
 def write_rows(path: Path, messages: Sequence[str], weights: np.ndarray) -> None:

@@ -71,6 +71,7 @@ def run_apart(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, errors = folder / "job.json", folder / "stderr.txt"
+    job = job.seen_from(Path.cwd())
     path.write_text(job.model_dump_json(indent=1))
     job.result.unlink(missing_ok=True)
     command = [*launcher(num_processes), "-m", MODULE, str(path), "--lifeline"]

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,19 @@ def test_a_job_file_is_read_strictly(tmp_path, content):
     path.write_text(content)
     with pytest.raises(InputError, match=r"job\.json is no training job"):
         read_job(path)
+
+
+def test_a_job_file_may_be_moved_with_what_it_names(base, tmp_path):
+    job = make_job(base, tmp_path / "here", ROWS)
+    named = {"base": "model", "rows": "rows.parquet", "output_dir": "adapter",
+             "result": "result.json", "recipe": job.recipe}  # fmt: skip
+    (tmp_path / "here" / "job.json").write_text(json.dumps(named))
+    shutil.copytree(base, tmp_path / "here" / "model")
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = read_job(tmp_path / "there" / "job.json")
+    train(moved)
+    assert (tmp_path / "there" / "adapter" / "adapter_model.safetensors").exists()
+    assert read_job(tmp_path / "there" / "job.json").seen_from(tmp_path) == moved
 
 
 def test_rows_may_be_json_lines_with_or_without_weights(base, tmp_path):
