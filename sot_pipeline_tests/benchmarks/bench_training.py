@@ -78,6 +78,27 @@ def test_tokens_per_second(model, folder, capsys):
     assert statistics.median(_ratios(busy, "ours, padded", "TRL, default")) > 1
 
 
+def test_weights_cost_at_most_two_percent(folder, capsys):
+    """One step, many times in turn: shorter and more often than above, for a closer figure."""
+    from sot_pipeline_tests.benchmarks.training_cases import BATCH, ours, prepared
+
+    base, rows = prepared("demo", folder, SHARED)
+    made = {
+        name: ours(base, rows[:BATCH], weighted=name == "weights") for name in ("ones", "weights")
+    }
+    busy: dict[str, list[float]] = {name: [] for name in made}
+    for repetition in range(21):
+        # each goes first in turn
+        for name in sorted(made, reverse=repetition % 2 == 1):
+            start = time.process_time()
+            made[name].run()
+            busy[name].append(time.process_time() - start)
+    cost = statistics.median(_ratios(busy, "ones", "weights")[1:])
+    best = min(busy["weights"]) / min(busy["ones"])
+    show(capsys, f"\nweights against ones: {cost:.3f} (median of 20), {best:.3f} (best of each)")
+    assert best < 1.02
+
+
 def _ratios(busy: dict[str, list[float]], ours: str, other: str) -> list[float]:
     """How many times as fast `ours` is, repetition by repetition."""
     return [b / a for a, b in zip(busy[ours], busy[other], strict=True)]
