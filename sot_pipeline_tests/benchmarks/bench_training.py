@@ -4,7 +4,7 @@
 
 The same LoRA training (rank 16 on q_proj and v_proj, 32 rows a step in passes of 8, rows of at most
 512 tokens, answers alone are learnt) on the demo's aligned model (1 million parameters, generated
-rows) and on a random Llama of 13 million parameters (rows of alpaca where the text sets are
+rows) and on a random Llama of 14 million parameters (rows of alpaca where the text sets are
 present). Repetitions alternate between the ways to train, so that a busy machine slows all alike;
 `tokens per CPU second` counts only the time that the process had. Needs the extra `bench`.
 """

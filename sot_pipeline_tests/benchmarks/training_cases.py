@@ -73,7 +73,7 @@ def real_rows(folder: Path, count: int) -> list[Conversation]:
 
 
 def make_model(name: str, folder: Path, rows: list[Conversation]) -> Path:
-    """`demo`: the demo's aligned model, one million parameters; `llama`: random, 13 million."""
+    """`demo`: the demo's aligned model, one million parameters; `llama`: random, 14 million."""
     from sot_pipeline.demo.aligned_model import train_aligned_model
 
     if folder.exists():
