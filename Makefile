@@ -33,6 +33,7 @@ test-slow: $(INSTALLED)
 	$(BIN)/pytest -m "slow or not bench"
 
 bench: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/pytest -m bench -s -p no:cacheprovider
 
 check: $(INSTALLED)

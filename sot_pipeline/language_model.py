@@ -93,6 +93,7 @@ def load_language_model(
     adapter: Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    attn_implementation: str | None = None,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Load a causal language model from a directory or from the Hugging Face hub.
@@ -105,6 +106,7 @@ def load_language_model(
             tokenizer, that one is used: it carries the template the adapter was trained with.
         device: "auto" (CUDA where there is one, else CPU) or a torch device.
         dtype: "auto" (bfloat16 on CUDA, float32 on CPU), "float32", "bfloat16", "float16".
+        attn_implementation: Attention kernel, as transformers names it; None: its own choice.
         trust_remote_code: Run Python code that comes with the model. Leave it off.
 
     Raises:
@@ -120,6 +122,7 @@ def load_language_model(
             source,
             dtype=resolve_dtype(dtype, torch_device),
             use_safetensors=True,
+            attn_implementation=attn_implementation,
             **options,
         )
         if adapter is not None and (Path(adapter) / "tokenizer_config.json").exists():

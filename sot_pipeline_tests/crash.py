@@ -220,13 +220,18 @@ def violations_of_history(home: Home, runs: list[Attempt]) -> Iterator[str]:
         yield f"runs whose process is gone are not marked as failed: {statuses}"
 
 
+# what a machine's mood decides
+MEASURED = ("seconds", "seconds_per_step", "defence_seconds", "defence_seconds_per_step",
+            "peak_memory_bytes")  # fmt: skip
+
+
 def results(store: Store) -> dict[str, str]:
     """Hash of every table, array and weights file that is current, times of day left out."""
     digests = {}
     for name, stored in store.current_of(TASK).items():
         if stored.table_path.exists():
             table, buffer = stored.table(), io.BytesIO()
-            table.drop("seconds", strict=False).write_ipc(buffer)
+            table.drop(*MEASURED, strict=False).write_ipc(buffer)
             digests[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
         for path in sorted(stored.directory.rglob("*")):
             if path.suffix in (".npy", ".safetensors"):

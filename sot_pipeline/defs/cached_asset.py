@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sot_pipeline.defs.code_version import code_version
-from sot_pipeline.defs.home import TaskFile
+from sot_pipeline.defs.home import TaskFile, TrainingRuntime
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.store import Artifact, Check, Store, Stored
 from sot_pipeline.progress import Progress, reporter
@@ -39,6 +39,7 @@ class Stage:
         code_version: Of the asset's function.
         num_workers: Processes that independent parts of the work may use; does not change
             any number.
+        training: How trainings run; does not change any number either.
     """
 
     task: str
@@ -53,6 +54,7 @@ class Stage:
     store: Store
     code_version: str
     num_workers: int
+    training: TrainingRuntime
 
     @property
     def earlier(self) -> Stored | None:

@@ -10,6 +10,7 @@ data/
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,15 +97,55 @@ class TaskFile(BaseModel):
         return isinstance(other, TaskFile) and dict(self) == dict(other)
 
 
+@dataclass(frozen=True)
+class TrainingRuntime:
+    """How trainings run; none of it is part of a fingerprint.
+
+    Attributes:
+        num_processes: `$SOT_TRAINING_PROCESSES`; None: one per GPU, or one on the CPU. Sums over
+            several processes differ by their rounding, as they do between devices.
+        apart: `$SOT_TRAINING_APART` (1 or 0): whether one training process is a process of its
+            own, which gives its memory back and whose crash fails the step alone; None: yes,
+            unless the model is small and trained on the CPU.
+        tracking: `$SOT_TRACKING`: "mlflow", "mlflow:URI" or "wandb" also gets each step's numbers.
+    """
+
+    num_processes: int | None = None
+    apart: bool | None = None
+    tracking: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> "TrainingRuntime":
+        """
+        Raises:
+            InputError: a variable has a value that it cannot have.
+        """
+        processes = os.environ.get("SOT_TRAINING_PROCESSES", "")
+        if processes and not (processes.isdecimal() and int(processes) > 0):
+            raise InputError(
+                f"SOT_TRAINING_PROCESSES is {processes!r}: expected a number of processes, like 2"
+            )
+        apart = os.environ.get("SOT_TRAINING_APART", "")
+        if apart not in ("", "0", "1"):
+            raise InputError(f"SOT_TRAINING_APART is {apart!r}: expected 1 (yes) or 0 (no)")
+        return cls(
+            num_processes=int(processes) if processes else None,
+            apart=apart == "1" if apart else None,
+            tracking=os.environ.get("SOT_TRACKING") or None,
+        )
+
+
 class Home:
     """The folder of a project, by default `data/` where you are, or `$SOT_HOME`.
 
     `num_workers` (`$SOT_WORKERS`, 1): trainings of a comparison that run at the same time.
+    `training`: see `TrainingRuntime`.
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
         self.root = Path(root or os.environ.get("SOT_HOME") or "data").resolve()
         self.num_workers = int(os.environ.get("SOT_WORKERS", "1"))
+        self.training = TrainingRuntime.from_environment()
 
     @property
     def store(self) -> Path:

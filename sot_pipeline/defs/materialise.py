@@ -139,6 +139,7 @@ def _compute(
             store=store,
             code_version=asset.code_version,
             num_workers=home.num_workers,
+            training=home.training,
         )
         arguments = {
             name: _load(planned.inputs.get(name), kind) for name, kind in asset.inputs.items()

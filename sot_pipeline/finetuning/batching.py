@@ -32,16 +32,35 @@ def plan_steps(num_rows: int, batch_size: int, num_steps: int, seed: int) -> lis
 
 
 def micro_batches(
-    rows: np.ndarray, lengths: np.ndarray, size: int, *, num_processes: int = 1
+    rows: np.ndarray,
+    lengths: np.ndarray,
+    size: int,
+    *,
+    num_processes: int = 1,
+    packing: bool = False,
 ) -> list[np.ndarray]:
-    """Split a step's rows into parts of similar length, so that little is padding.
+    """Split a step's rows into parts, one for every process at least.
 
-    Parts hold at most `size` rows and differ by at most one row; there is one for every
-    process, since each needs something to do.
+    Parts to be padded hold rows of similar length, so that little is padding; they hold at most
+    `size` rows and differ by at most one row. Parts to be packed hold about equally many tokens,
+    since attention costs the square of a line's length; they hold `size` rows on average.
     """
-    ordered = rows[np.argsort(lengths[rows], kind="stable")]
     num_parts = max(math.ceil(len(rows) / size), min(num_processes, len(rows)))
+    if packing:
+        return _of_equal_tokens(rows, lengths, num_parts)
+    ordered = rows[np.argsort(lengths[rows], kind="stable")]
     return np.array_split(ordered, num_parts)
+
+
+def _of_equal_tokens(rows: np.ndarray, lengths: np.ndarray, num_parts: int) -> list[np.ndarray]:
+    """Longest first, each to the part that has the fewest tokens so far (Graham, 1969)."""
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    tokens = np.zeros(num_parts, dtype=np.int64)
+    for row in rows[np.argsort(-lengths[rows], kind="stable")].tolist():
+        part = int(tokens.argmin())
+        parts[part].append(row)
+        tokens[part] += lengths[row]
+    return [np.array(part) for part in parts]
 
 
 class Batch(NamedTuple):

@@ -46,11 +46,15 @@ class StepReport(NamedTuple):
 
 
 class Checkpoints(NamedTuple):
-    """Where a run can be taken up again, and the run it belongs to."""
+    """Where a run can be taken up again, and the run it belongs to.
+
+    One is written once `every` steps or `seconds` have passed since the last.
+    """
 
     directory: Path
     plan: Mapping[str, Any]
-    every: int
+    every: int | None
+    seconds: float
 
 
 class Loop:
@@ -79,6 +83,7 @@ class Loop:
         self.steps = plan_steps(len(rows.weights), recipe.batch_size, num_steps, recipe.seed)
         self.trace: list[dict[str, float]] = []
         self.num_padding = 0
+        self._kept = (0, 0.0)  # step and time of the last checkpoint
         self._size = recipe.micro_batch_size
         if recipe.gradient_checkpointing:
             transformer: Any = model.get_base_model()
@@ -99,6 +104,7 @@ class Loop:
         self.defence.begin(self._run)
         first = self._take_up(checkpoints)
         self.model.train()
+        self._kept = (first, time.monotonic())
         for step in range(first, len(self.steps)):
             self.trace.append(self._step(step))
             if on_step is not None and self.accelerator.is_main_process:
@@ -161,7 +167,9 @@ class Loop:
         """This process's share of a step: its gradient, and its part of the loss."""
         rows, recipe = self.rows, self.recipe
         processes, index = self.accelerator.num_processes, self.accelerator.process_index
-        parts = micro_batches(chosen, rows.lengths, self._size, num_processes=processes)
+        parts = micro_batches(
+            chosen, rows.lengths, self._size, num_processes=processes, packing=recipe.packing
+        )
         step_tokens = int(rows.num_answer_tokens[chosen].sum())
         loss = torch.zeros((), device=self.accelerator.device)
         for part in parts[index::processes]:
@@ -218,16 +226,20 @@ class Loop:
         return checkpoint.step
 
     def _keep(self, checkpoints: Checkpoints, step: int) -> None:
-        if step % checkpoints.every or step == len(self.steps):
+        """By the main process's clock alone: the others wait for it in the next step's sum."""
+        if not self.accelerator.is_main_process or step == len(self.steps):
             return
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            save_checkpoint(
-                checkpoints.directory,
-                plan=checkpoints.plan,
-                step=step,
-                trace=self.trace,
-                parameters=self.parameters,
-                optimizer=self.optimizer,
-                defence=self.defence.state(),
-            )
+        last_step, last_time = self._kept
+        is_far = checkpoints.every is not None and step - last_step >= checkpoints.every
+        if not is_far and time.monotonic() - last_time < checkpoints.seconds:
+            return
+        save_checkpoint(
+            checkpoints.directory,
+            plan=checkpoints.plan,
+            step=step,
+            trace=self.trace,
+            parameters=self.parameters,
+            optimizer=self.optimizer,
+            defence=self.defence.state(),
+        )
+        self._kept = (step, time.monotonic())

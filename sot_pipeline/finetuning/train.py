@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
+from transformers.utils import is_flash_attn_2_available
 
 from sot_pipeline.errors import InputError
 from sot_pipeline.finetuning.defences.defence import Defence
@@ -63,7 +64,8 @@ def finetune_lora(
     defence: Defence | None = None,
     safety: SafetyTexts | None = None,
     checkpoint_dir: Path | None = None,
-    checkpoint_every: int = 50,
+    checkpoint_every: int | None = None,
+    checkpoint_seconds: float = 60.0,
     on_step: Callable[[StepReport], None] | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> FinetuneResult:
@@ -77,6 +79,8 @@ def finetune_lora(
         defence: What keeps the model safe while it learns; None: nothing.
         safety: What the defence learns from.
         checkpoint_dir: Where training can be taken up again; None keeps no checkpoints.
+        checkpoint_every, checkpoint_seconds: Steps, or else seconds, of work that a crash may
+            cost. When a checkpoint is written does not change what training gives.
         on_step: Called in the main process after each step.
         card: Further lines of the model card.
 
@@ -91,7 +95,11 @@ def finetune_lora(
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     _require_rows_for_all(min(recipe.batch_size, len(conversations)), accelerator.num_processes)
     lm = load_language_model(
-        base, revision=base_revision, device=str(accelerator.device), dtype="auto"
+        base,
+        revision=base_revision,
+        device=str(accelerator.device),
+        dtype="auto",
+        attn_implementation=attention_kernel(accelerator.device, packing=recipe.packing),
     )
     rows = tokenize(lm.tokenizer, conversations, weights, recipe.max_length)
     rows = rows._replace(weights=scaled(rows.weights, rows.num_answer_tokens, recipe.normalisation))
@@ -112,7 +120,9 @@ def finetune_lora(
         "safety": [identity(safe.demonstrations), len(safe.harmless_prompts)],
     }
     loop = Loop(model, rows, recipe, accelerator, defence or Defence(), safe)
-    checkpoints = Checkpoints(checkpoint_dir, plan, checkpoint_every) if checkpoint_dir else None
+    checkpoints = None
+    if checkpoint_dir is not None:
+        checkpoints = Checkpoints(checkpoint_dir, plan, checkpoint_every, checkpoint_seconds)
     num_resumed = loop.run(checkpoints, on_step)
     result = FinetuneResult(
         trace=loop.trace,
@@ -135,6 +145,13 @@ def finetune_lora(
         save_adapter(model, lm.tokenizer, output_dir, about)
     accelerator.wait_for_everyone()  # nobody looks for the adapter before it is written
     return result
+
+
+def attention_kernel(device: torch.device, *, packing: bool) -> str | None:
+    """FlashAttention for packed rows where it can run: other kernels compute, and mask away, what
+    each row would see of the others. None: transformers' own choice."""
+    usable = packing and device.type == "cuda" and is_flash_attn_2_available()
+    return "flash_attention_2" if usable else None
 
 
 def _require_rows_for_all(rows_per_step: int, num_processes: int) -> None:

@@ -140,6 +140,22 @@ def objective_trace_alt(trace: np.ndarray) -> str:
     )
 
 
+def loss_trace_png(
+    losses: np.ndarray, *, width_px: int = 720, scale: float = 1, theme: Theme = "light"
+) -> bytes:
+    """The training loss at each step, and its running mean. `losses`: `[steps]`, nats."""
+    colours = _COLOURS[theme]
+    losses = np.asarray(losses, dtype=np.float64)
+    figure, (axes,) = _figure(width_px, 0.32, colours)
+    steps, window = np.arange(1, len(losses) + 1), max(1, len(losses) // 20)
+    mean = np.convolve(losses, np.full(window, 1 / window), mode="valid")
+    axes.plot(steps, losses, color=colours.faint, linewidth=0.8)
+    axes.plot(steps[window - 1 :], mean, color=colours.kept, linewidth=1.6)
+    axes.set_xlabel("step")
+    axes.set_ylabel(f"loss, nats (line: mean of {window} steps)")
+    return _png(figure, width_px, scale)
+
+
 def embedding_map_png(
     points: EmbeddingMap, log_weights: np.ndarray, kept: np.ndarray, *, width_px: int = 720,
     scale: float = 1, theme: Theme = "light",

@@ -1,11 +1,6 @@
-"""What training survives: little memory, damaged checkpoints, several processes."""
+"""What training survives: little memory, damaged checkpoints."""
 
-import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,60 +138,22 @@ def test_checkpoints_hold_nothing_that_runs_code(base, tmp_path):
     assert {path.suffix for path in checkpoint.iterdir()} == {".safetensors", ".json"}
 
 
-WORKER = """
-import json, sys
-from pathlib import Path
-import numpy as np
-from sot_pipeline.finetuning.recipe import Recipe
-from sot_pipeline.finetuning.train import finetune_lora
-base, out, rows, weights, options = json.loads(sys.argv[1])
-result = finetune_lora(base, rows, np.array(weights), Path(out), Recipe(**options))
-print(json.dumps(result.loss_trace))
-"""
+def test_a_checkpoint_is_due_after_some_seconds_and_changes_nothing(base, tmp_path, monkeypatch):
+    from sot_pipeline.finetuning import loop
 
-
-def in_two_processes(arguments) -> list[subprocess.CompletedProcess]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-    }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, json.dumps(arguments)],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    results = []
-    for process in processes:
-        out, err = process.communicate(timeout=240)
-        results.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
-    return results
-
-
-@pytest.mark.slow
-def test_two_processes_give_what_one_gives(base, tmp_path):
-    """Parts of unequal number and weight: the loss is that of the whole global batch."""
-    weights = np.linspace(0.5, 2, 7)
-    options = {"rank": 4, "lora_alpha": 8, "learning_rate": 1e-2, "num_epochs": None,
-               "num_steps": 3, "batch_size": 5, "micro_batch_size": 2}  # fmt: skip
-    one, result = tune(base, tmp_path, weights=weights, **options)
-    two = in_two_processes([str(base), str(tmp_path / "two"), ROWS, weights.tolist(), options])
-    for process in two:
-        assert process.returncode == 0, process.stderr
-        losses = json.loads(process.stdout.splitlines()[-1])
-        assert losses == pytest.approx(result.loss_trace, rel=1e-4)
-    assert_same(one, load_file(tmp_path / "two" / "adapter_model.safetensors"))
-
-
-@pytest.mark.slow
-def test_fewer_rows_than_processes_is_an_error_not_a_deadlock(base, tmp_path):
-    for process in in_two_processes([str(base), str(tmp_path / "two"), ROWS[:1], [1.0], {}]):
-        assert process.returncode != 0
-        assert "fewer than the 2 processes" in process.stderr
+    clock = iter(range(0, 1000, 20))
+    whole, _ = tune(base, tmp_path, num_steps=9, batch_size=3)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
+    written = []
+    save = loop.save_checkpoint
+    monkeypatch.setattr(
+        loop, "save_checkpoint", lambda *a, **o: written.append(o["step"]) or save(*a, **o)
+    )
+    options = {"num_steps": 9, "batch_size": 3, "checkpoint_dir": tmp_path / "checkpoints"}
+    timed, _ = tune(base, tmp_path, checkpoint_seconds=60, **options)
+    # the clock is read once a step, and once more when a checkpoint is written
+    assert written == [3, 6]
+    assert all(torch.equal(whole[name], timed[name]) for name in whole)
+    resumed, result = tune(base, tmp_path, checkpoint_seconds=1e9, **options)
+    assert result.num_resumed == 6
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -97,6 +97,17 @@ def test_two_to_one_is_duplication_after_several_steps(base, tmp_path, micro):
     assert_same(weighted, duplicated)
 
 
+def test_weights_cost_no_operation(base, tmp_path):
+    """What ones and weights compute is the same, number for number."""
+
+    def operations(weights):
+        with torch.profiler.profile() as profile:
+            tune(base, tmp_path, weights=weights, batch_size=4, micro_batch_size=2, num_steps=2)
+        return {e.key: e.count for e in profile.key_averages() if e.key.startswith("aten::")}
+
+    assert operations(np.linspace(0.5, 2, 7)) == operations(np.ones(7))
+
+
 def test_only_ratios_of_weights_count(base, tmp_path):
     weights = np.linspace(0.5, 2, 7)
     once, _ = tune(base, tmp_path, weights=weights)
@@ -217,6 +228,37 @@ def test_the_loss_of_a_first_step_is_the_loss_by_hand(base, tmp_path, normalisat
     }[normalisation]
     _, result = tune(base, tmp_path, weights=weights, num_steps=1, normalisation=normalisation)
     assert result.loss_trace[0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "packing", "installed", "kernel"),
+    [
+        ("cuda", True, True, "flash_attention_2"),
+        ("cuda", True, False, None),
+        ("cuda", False, True, None),
+        ("cpu", True, True, None),
+    ],
+)
+def test_flash_attention_is_for_packed_rows_on_a_gpu(
+    monkeypatch, device, packing, installed, kernel
+):
+    from sot_pipeline.finetuning import train
+
+    monkeypatch.setattr(train, "is_flash_attn_2_available", lambda: installed)
+    assert train.attention_kernel(torch.device(device), packing=packing) == kernel
+
+
+def test_the_model_is_loaded_with_the_kernel_that_was_chosen(base, tmp_path, monkeypatch):
+    from sot_pipeline.finetuning import train
+
+    loaded = []
+    load = train.load_language_model
+    monkeypatch.setattr(train, "attention_kernel", lambda device, *, packing: "eager")
+    monkeypatch.setattr(
+        train, "load_language_model", lambda *a, **o: loaded.append(load(*a, **o)) or loaded[-1]
+    )
+    tune(base, tmp_path, num_steps=1)
+    assert loaded[0].model.config._attn_implementation == "eager"
 
 
 def test_label_smoothing_is_off_unless_asked_for(base, tmp_path):

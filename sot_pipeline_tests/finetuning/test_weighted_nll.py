@@ -173,6 +173,18 @@ def test_micro_batches_split_a_step_by_length(num_rows, size, num_processes):
     assert longest == sorted(longest)
 
 
+@given(st.lists(st.integers(2, 500), min_size=1, max_size=40), st.integers(1, 9), st.integers(1, 4))
+def test_packed_parts_hold_about_equally_many_tokens(lengths, size, num_processes):
+    rows, lengths = np.arange(len(lengths)), np.array(lengths)
+    parts = micro_batches(rows, lengths, size, num_processes=num_processes, packing=True)
+    assert sorted(np.concatenate(parts)) == rows.tolist()
+    assert all(len(part) for part in parts)
+    assert len(parts) == max(-(-len(rows) // size), min(num_processes, len(rows)))
+    # Graham's bound: no part is further above the mean than the longest row
+    tokens = [lengths[part].sum() for part in parts]
+    assert max(tokens) <= lengths.sum() / len(parts) + lengths.max()
+
+
 def test_steps_follow_from_epochs():
     assert num_steps_for(100, 32, 2) == 7
     assert num_steps_for(64, 32, 1.0) == 2

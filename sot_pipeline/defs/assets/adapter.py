@@ -7,7 +7,7 @@ from sot_pipeline.defs.defended import Safety
 from sot_pipeline.defs.methods import READS
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.store import Artifact, Stored
-from sot_pipeline.defs.training import run_training
+from sot_pipeline.defs.training import loss_plots, train_adapter
 
 LOSS_WENT_DOWN = CheckSpec("loss_went_down", "The training loss ends below where it began.")
 
@@ -23,6 +23,7 @@ def _uses(settings: Settings, name: str) -> bool:
     parts_of_settings=lambda settings: {"defence": settings.defence.of(settings.defence.name)},
     checks=(LOSS_WENT_DOWN,),
     uses=_uses,
+    only_shows=("sot_pipeline.report",),
 )
 def adapter(
     stage: Stage,
@@ -35,7 +36,7 @@ def adapter(
     """The LoRA adapter, fine-tuned on the purified rows with their learned weights, under the
     defence that `defence.name` says."""
     settings = stage.settings.finetuning
-    info = run_training(
+    training = train_adapter(
         stage,
         aligned_base_model,
         training_samples,
@@ -46,8 +47,11 @@ def adapter(
         stage.settings.defence.name,
         Safety(safety_demonstrations, harmless_prompts, safe_texts),
     )
+    info = training.info
     first, last = info["loss_first"], info["loss_last"]
     return Artifact(
+        table=training.log,
+        plots=loss_plots(training.log),
         document={**info, "seed": settings.seed},
         metadata=info,
         checks=(

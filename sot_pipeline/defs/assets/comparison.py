@@ -24,7 +24,7 @@ from sot_pipeline.defs.retention import parts_in_use
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.sources import file_identity
 from sot_pipeline.defs.store import Artifact, Stored, fingerprint_of
-from sot_pipeline.defs.training import run_training
+from sot_pipeline.defs.training import train_adapter
 from sot_pipeline.errors import InputError
 
 
@@ -134,7 +134,9 @@ def _train_all(
     num_workers = min(stage.num_workers, len(trainings))
     if num_workers <= 1:
         return [_trained(stage, base_model, safety, training) for training in trainings]
-    quiet = dataclasses.replace(stage, log=_silent)
+    # the workers are what runs side by side; each training is one process, whatever is set
+    runtime = dataclasses.replace(stage.training, num_processes=1, apart=False)
+    quiet = dataclasses.replace(stage, log=_silent, training=runtime)
     progress = stage.progress("trainings")
     progress(0, len(trainings))
     # spawned, not forked: a fork of a process that runs jax or torch threads can hang
@@ -187,9 +189,9 @@ def _trained(stage: Stage, base_model: Stored, safety: Safety, training: Trainin
         def build(directory: Path) -> tuple[Artifact, Mapping[str, Any]]:
             stage.log(f"{method}, seed {seed}: {rows.height:,} rows")
             adapter = directory / "adapter"
-            info = run_training(
+            info = train_adapter(
                 stage, base_model, rows, weights, seed, adapter, method, defence, safety
-            )
+            ).info
             scores, answers = evaluate_adapter(stage, base_model, adapter, method)
             answers.write_parquet(directory / "answers.parquet")
             table = labelled(scores, method, seed, info)
