@@ -142,7 +142,7 @@ def _scores(task: str, adapter: Stored, evaluation: Stored | None):
             row["score"], row["value"], row["low"], row["high"], base.get(row["score"]),
             row["num_judged"], row["num_missing"],
         )
-        for row in table.filter(method="sot").iter_rows(named=True)
+        for row in table.remove(method="base").iter_rows(named=True)
     ]  # fmt: skip
     return scores, "" if scores else f"it was evaluated on no prompts ({remedy})"
 

@@ -209,6 +209,11 @@ def _recipe(
     further = {
         n: v for n, v in settings.items() if n not in {*known, "weighted", "max_gradient_norm"}
     }
+    if adapter is not None:
+        further = adapter.defence | further
+    else:
+        chosen = home.settings(task)[0].defence
+        further = {"defence": chosen.name} | further
     known["target_modules"] = tuple(known["target_modules"])
     return TrainerRecipe(
         base.path, base.revision, **known, betas=BETAS, max_gradient_norm=settings["max_gradient_norm"],

@@ -1,7 +1,7 @@
 """One training run of a task, as its settings ask for it, here or in a process of its own."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,15 +11,11 @@ import polars as pl
 from sot_pipeline.defs.assets.base_model import base_model_path
 from sot_pipeline.defs.cached_asset import Stage
 from sot_pipeline.defs.defended import Defended, Safety, defended
+from sot_pipeline.defs.pipes import run_job
 from sot_pipeline.defs.store import Stored
-from sot_pipeline.progress import listener
 
 if TYPE_CHECKING:
-    from sot_pipeline.finetuning.job import TrainingJob
-    from sot_pipeline.finetuning.loop import StepReport
     from sot_pipeline.finetuning.train import FinetuneResult
-
-SMALL_MODEL = 200_000_000  # bytes of weights; starting a process takes about as long as training
 
 
 class Training(NamedTuple):
@@ -81,65 +77,7 @@ def train_adapter(
         checkpoint_dir=stage.scratch / f"checkpoints-{method}-{seed}",
         tracking=stage.training.tracking,
     )
-    return _told(_run(stage, job, folder), defence, lesson)
-
-
-def _run(stage: Stage, job: "TrainingJob", folder: Path) -> "FinetuneResult":
-    num_processes = _num_processes(stage)
-    if not _is_apart(stage, job, num_processes):
-        return _run_here(stage, job)
-    from sot_pipeline.defs.pipes import watched
-    from sot_pipeline.finetuning.launch import run_apart
-
-    with watched() as environment:
-        return run_apart(
-            job,
-            folder,
-            num_processes=num_processes,
-            # the trainer itself says how far it is where a run's event log takes it
-            on_step=_progress(stage, say=None if environment else stage.log),
-            environment=environment,
-        )
-
-
-def _run_here(stage: Stage, job: "TrainingJob") -> "FinetuneResult":
-    from sot_pipeline.finetuning.job import train
-    from sot_pipeline.finetuning.tracking import tracked
-
-    with tracked(job.tracking, job.name, job.recipe, _progress(stage, say=stage.log)) as on_step:
-        return train(job, on_step)
-
-
-def _progress(stage: Stage, say: Callable[[str], None] | None) -> "Callable[[StepReport], None]":
-    from sot_pipeline.finetuning.tracking import progress_lines
-
-    label = stage.directory.name.rsplit("-", 1)[0]
-    lines = progress_lines(lambda line: say(f"{label}: {line}")) if say else None
-
-    def on_step(report: "StepReport") -> None:
-        listener().advanced(label, "steps", report.step, report.num_steps)
-        if lines is not None:
-            lines(report)
-
-    return on_step
-
-
-def _num_processes(stage: Stage) -> int:
-    import torch
-
-    return stage.training.num_processes or max(1, torch.cuda.device_count())
-
-
-def _is_apart(stage: Stage, job: "TrainingJob", num_processes: int) -> bool:
-    """By default unless a small model is trained on the CPU, where there is little memory to
-    give back and little to crash."""
-    import torch
-
-    if stage.training.apart is not None and num_processes == 1:
-        return stage.training.apart
-    weights = [path.stat().st_size for path in Path(job.base).glob("*.safetensors")]
-    small = bool(weights) and sum(weights) <= SMALL_MODEL
-    return num_processes > 1 or torch.cuda.is_available() or not small
+    return _told(run_job(stage, job, folder, len(lesson.conversations)), defence, lesson)
 
 
 def _told(result: "FinetuneResult", defence: str, lesson: Defended) -> Training:
@@ -155,7 +93,7 @@ def _told(result: "FinetuneResult", defence: str, lesson: Defended) -> Training:
         "num_tokens": result.num_tokens,
         "num_truncated": result.num_truncated,
         "num_resumed": result.num_resumed,
-        "training_seconds": round(result.seconds, 2),
+        "training_seconds": round(seconds, 2),
         "tokens_per_second": round(result.num_tokens / seconds),
         "seconds_per_step": seconds / len(result.trace),
         "defence_seconds_per_step": float(

@@ -110,7 +110,7 @@ def read_rows(path: Path) -> tuple[list[Conversation], np.ndarray]:
             rows: list[Any] = [json.loads(messages) for messages in table["messages"]]
             weights = table["weight"] if "weight" in table.columns else np.ones(len(rows))
         else:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
             rows = [line["messages"] for line in lines]
             weights = [line.get("weight", 1.0) for line in lines]
     except (

@@ -45,6 +45,16 @@ class StepReport(NamedTuple):
     values: Mapping[str, float]
 
 
+def remove_dropout(model: torch.nn.Module) -> None:
+    """Every dropout of a model to zero: its modules, and what forward passes read as a number."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
 class Checkpoints(NamedTuple):
     """Where a run can be taken up again, and the run it belongs to.
 
@@ -58,7 +68,7 @@ class Checkpoints(NamedTuple):
 
 
 class Loop:
-    """A run over all its steps; `trace` and `num_padding` tell what it did.
+    """A run over all its steps; `trace` tells what it did.
 
     Args:
         rows: Their weights as `weighted_nll.scaled` gives them.
@@ -82,7 +92,6 @@ class Loop:
         num_steps = recipe.steps_for(len(rows.weights))
         self.steps = plan_steps(len(rows.weights), recipe.batch_size, num_steps, recipe.seed)
         self.trace: list[dict[str, float]] = []
-        self.num_padding = 0
         self._kept = (0, 0.0)  # step and time of the last checkpoint
         self._size = recipe.micro_batch_size
         if recipe.gradient_checkpointing:
@@ -90,7 +99,9 @@ class Loop:
             transformer.activation_checkpointing_enable()
             transformer.enable_input_require_grads()
         self._forward: Any = torch.compile(model) if recipe.compile else model
-        self._run = Run(model, self.parameters, safety, recipe.seed, self._precision)
+        self._run = Run(
+            model, self.parameters, safety, recipe.seed, recipe.micro_batch_size, self._precision
+        )
 
     def run(
         self, checkpoints: Checkpoints | None, on_step: Callable[[StepReport], None] | None
@@ -101,9 +112,12 @@ class Loop:
                 parameter.copy_(cast(Tensor, broadcast(parameter.detach())))
         if self.recipe.packing:
             require_exact_packing(self.model, self.rows)
+        # what a step computes must not depend on how it is cut, taken up again or compared with
+        # the aligned model; transformers checkpoints activations in training mode only
+        remove_dropout(self.model)
+        self.model.train(self.recipe.gradient_checkpointing)
         self.defence.begin(self._run)
         first = self._take_up(checkpoints)
-        self.model.train()
         self._kept = (first, time.monotonic())
         for step in range(first, len(self.steps)):
             self.trace.append(self._step(step))
@@ -187,7 +201,6 @@ class Loop:
                 )
             part_loss.backward()
             loss += part_loss.detach()
-            self.num_padding += batch.token_ids.numel() - int(rows.lengths[part].sum())
         return loss
 
     def _sum_over_processes(self, loss: Tensor) -> float:

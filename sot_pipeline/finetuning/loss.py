@@ -1,7 +1,9 @@
 """A model's loss on rows: the one way from tokens to a number with a gradient."""
 
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -68,6 +70,34 @@ def mean_loss(
     index = np.asarray(chosen)
     token_weights = 1.0 / rows.num_answer_tokens[index] / len(index)
     return batch_loss(model, padded(rows, index), token_weights)
+
+
+def mean_loss_gradients(
+    model: torch.nn.Module,
+    rows: Rows,
+    tensors: Sequence[Tensor],
+    *,
+    size: int,
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+) -> tuple[float, list[Tensor]]:
+    """Mean of `mean_loss` over all rows, nats, and its gradient in each tensor, float32.
+
+    Args:
+        size: Rows per forward pass; only memory depends on it.
+    """
+    ordered = np.argsort(rows.lengths, kind="stable")
+    value, sums = 0.0, [torch.zeros(()) for _ in tensors]
+    for part in np.array_split(ordered, math.ceil(len(ordered) / size)):
+        with precision():
+            loss = mean_loss(model, rows, part) * (len(part) / len(ordered))
+        gradients = list(
+            torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
+        )
+        value += float(loss.detach())
+        for k in range(len(sums)):
+            gradient, gradients[k] = gradients[k], torch.zeros(())  # frees each as it is added
+            sums[k] = gradient.float() + sums[k].to(gradient.device)
+    return value, sums
 
 
 def require_exact_packing(model: torch.nn.Module, rows: Rows) -> None:

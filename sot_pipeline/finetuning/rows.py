@@ -112,3 +112,12 @@ def identity(rows: Rows) -> str:
         digest.update(ids.numpy().tobytes())
         digest.update(answers.numpy().tobytes())
     return digest.hexdigest()
+
+
+def prompts_identity(prompts: Sequence[Tensor]) -> str:
+    """Hash of prompts, their borders included."""
+    digest = hashlib.blake2b(digest_size=16)
+    for ids in prompts:
+        digest.update(len(ids).to_bytes(8, "little"))
+        digest.update(ids.numpy().tobytes())
+    return digest.hexdigest()

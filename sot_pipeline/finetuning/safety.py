@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from sot_pipeline.errors import InputError
 from sot_pipeline.finetuning.defences.defence import SafetyData
-from sot_pipeline.finetuning.rows import tokenize
+from sot_pipeline.finetuning.rows import Rows, tokenize
 from sot_pipeline.rendering import Conversation, render
 
 
@@ -28,10 +29,19 @@ def tokenize_safety(tokenizer: Any, texts: SafetyTexts, max_length: int) -> Safe
     prompts = [_prompt(conversation) for conversation in texts.demonstrations]
     weights = np.ones(len(texts.demonstrations))
     return SafetyData(
-        demonstrations=tokenize(tokenizer, texts.demonstrations, weights, max_length),
+        demonstrations=_demonstrations(tokenizer, texts, weights, max_length),
         harmful_prompts=[_tokens(tokenizer, prompt, max_length) for prompt in prompts],
         harmless_prompts=[_tokens(tokenizer, p, max_length) for p in texts.harmless_prompts],
     )
+
+
+def _demonstrations(
+    tokenizer: Any, texts: SafetyTexts, weights: np.ndarray, max_length: int
+) -> Rows:
+    try:
+        return tokenize(tokenizer, texts.demonstrations, weights, max_length)
+    except InputError as error:
+        raise InputError(f"safety demonstrations, {error}") from None
 
 
 def _prompt(conversation: Conversation) -> Conversation:

@@ -17,7 +17,7 @@ from sot_pipeline.finetuning.loop import Checkpoints, Loop, StepReport
 from sot_pipeline.finetuning.lora import add_lora, save_adapter
 from sot_pipeline.finetuning.memory import peak_memory
 from sot_pipeline.finetuning.recipe import Recipe
-from sot_pipeline.finetuning.rows import drop_weightless, identity, tokenize
+from sot_pipeline.finetuning.rows import drop_weightless, identity, prompts_identity, tokenize
 from sot_pipeline.finetuning.safety import SafetyTexts, tokenize_safety
 from sot_pipeline.finetuning.weighted_nll import scaled
 from sot_pipeline.language_model import Conversation, load_language_model
@@ -29,20 +29,19 @@ class FinetuneResult(NamedTuple):
     Attributes:
         trace: The `StepReport.values` of each optimiser step.
         num_tokens: Tokens that went through the model, padding not counted.
-        num_padding: Pads that went through the model.
         num_truncated: Rows that were cut to the longest length.
         num_resumed: Optimiser steps that came from a checkpoint.
         seconds: Of this process; what came from a checkpoint is not in it.
-        peak_memory: Bytes; of the GPU where there is one, else of the process.
+        peak_memory: Bytes; of the GPU where there is one, else of the process since it began;
+            None where a process did much else.
     """
 
     trace: list[dict[str, float]]
     num_tokens: int
-    num_padding: int
     num_truncated: int
     num_resumed: int
     seconds: float
-    peak_memory: int
+    peak_memory: int | None
 
     @property
     def loss_trace(self) -> list[float]:
@@ -92,7 +91,10 @@ def finetune_lora(
     """
     start = time.perf_counter()
     conversations, weights = drop_weightless(conversations, weights)
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    cuda = torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision="bf16" if cuda else "no", cpu=not cuda)
+    if accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(accelerator.device)  # what came before is not ours
     _require_rows_for_all(min(recipe.batch_size, len(conversations)), accelerator.num_processes)
     lm = load_language_model(
         base,
@@ -117,7 +119,11 @@ def finetune_lora(
         "base": lm.fingerprint,
         "rows": identity(rows),
         "defence": repr(defence),
-        "safety": [identity(safe.demonstrations), len(safe.harmless_prompts)],
+        "safety": [
+            identity(safe.demonstrations),
+            prompts_identity(safe.harmful_prompts),
+            prompts_identity(safe.harmless_prompts),
+        ],
     }
     loop = Loop(model, rows, recipe, accelerator, defence or Defence(), safe)
     checkpoints = None
@@ -127,7 +133,6 @@ def finetune_lora(
     result = FinetuneResult(
         trace=loop.trace,
         num_tokens=sum(int(rows.lengths[step].sum()) for step in loop.steps),
-        num_padding=loop.num_padding,
         num_truncated=rows.num_truncated,
         num_resumed=num_resumed,
         seconds=time.perf_counter() - start,

@@ -128,7 +128,7 @@ def _costs(evaluation: pl.DataFrame, methods: list[str]) -> list[CostRow]:
             f"{row['seconds']:,.0f}",
             f"{row['seconds_per_step']:.3f}",
             f"{row['defence_seconds_per_step']:.3f}",
-            f"{row['peak_memory_bytes'] / 1e9:.2f}",
+            "–" if (peak := row["peak_memory_bytes"]) is None else f"{peak / 1e9:.2f}",
         )
         for method in methods
         if (row := found.get(method)) is not None

@@ -166,7 +166,25 @@ def scores_of(folder: Path, model: str, world, adapter: Path | None) -> dict[str
         lm, prompts, DemoJudge(), accuracy_mode="exact", max_new_tokens=40, batch_size=128,
         num_resamples=100,
     )  # fmt: skip
-    return dict(scores.select("score", "value").iter_rows())
+    found = dict(scores.select("score", "value").iter_rows())
+    return found | {"task_loss": held_out_loss(lm, world)}
+
+
+def held_out_loss(lm, world) -> float:
+    """Mean loss of the right answers to the evaluation's tasks, nats a token: what is left to see
+    of usefulness where every answer is right."""
+    import torch
+
+    from sot_pipeline.finetuning.loss import mean_loss
+    from sot_pipeline.finetuning.rows import tokenize
+
+    answers = [
+        [*prompt.messages, {"role": "assistant", "content": prompt.reference}]
+        for prompt in world.eval_task
+    ]
+    rows = tokenize(lm.tokenizer, answers, np.ones(len(answers)), 256)
+    with torch.no_grad():
+        return float(mean_loss(lm.model, rows, range(len(answers))))
 
 
 def key(run: dict[str, Any]) -> str:
@@ -203,19 +221,21 @@ def _named(run: dict[str, Any]) -> dict[str, Any]:
 
 def interval(values: list[float]) -> str:
     """Mean, and the smallest and largest over the seeds."""
+    if not values:
+        return "-"
     return f"{np.mean(values):.3f} ({min(values):.3f} … {max(values):.3f})"
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    columns = ("harmfulness_score", "helpfulness_score", "accuracy", "over_refusal")
-    lines = ["| contamination | method | HmS ↓ | HpS ↑ | accuracy ↑ | over-refusal ↓ |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    columns = ("harmfulness_score", "helpfulness_score", "accuracy", "over_refusal", "task_loss")
+    lines = ["| contamination | method | HmS ↓ | HpS ↑ | accuracy ↑ | over-refusal ↓ | task loss ↓ |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for run in runs:
         groups.setdefault((run["share"], run["method"], json.dumps(run["options"])), []).append(run)
     for (share, method, options), group in groups.items():
         shown = method + (f" {options}" if group[0]["options"] else "")
-        cells = [interval([run[name] for run in group]) for name in columns]
+        cells = [interval([run[name] for run in group if name in run]) for name in columns]
         lines.append(f"| {share:.0%} | {shown} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

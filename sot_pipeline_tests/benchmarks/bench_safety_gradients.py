@@ -68,7 +68,11 @@ def main() -> None:
     matrices = adapted_matrices(model)
 
     def of(rows: Rows, chosen: list[int]) -> Gradients:
-        return dict(weight_gradients(model, matrices, rows, chosen)[1])
+        part = Rows(
+            [rows.token_ids[i] for i in chosen], [rows.is_answer[i] for i in chosen],
+            *(field[chosen] for field in (rows.weights, rows.lengths, rows.num_answer_tokens)), 0,
+        )  # fmt: skip
+        return weight_gradients(model, matrices, part, size=16)[1]
 
     def rows_of(*labels: str) -> Rows:
         chosen = [row.messages for row in world.custom if row.label in labels][:64]

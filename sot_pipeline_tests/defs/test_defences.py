@@ -145,7 +145,8 @@ def test_methods_are_compared_by_selection_and_defence(project):
     assert table["method"].unique(maintain_order=True).to_list() == ["base", own, *methods]
     trained = table.filter(pl.col("method") != "base")
     for cost in ("seconds_per_step", "defence_seconds_per_step", "peak_memory_bytes"):
-        assert trained[cost].null_count() == 0
+        # the peak of a process that did much else says nothing about a training
+        assert trained[cost].null_count() == (trained.height if "memory" in cost else 0)
         assert table.filter(method="base")[cost].null_count() == table.filter(method="base").height
     assert (trained["seconds_per_step"] > trained["defence_seconds_per_step"]).all()
     # a setting that no compared method reads leaves every training as it is

@@ -144,7 +144,7 @@ def test_the_log_has_a_row_per_step_and_a_figure(tmp_path):
     values = {"loss": 2.0, "tokens": 10.0, "effective_rows": 3.5, "seconds": 0.5,
               "defence_seconds": 0.125}  # fmt: skip
     trace = [values, {**values, "loss": 1.0}]
-    result = FinetuneResult(trace, 20, 0, 0, 1, 1.5, 2_000_000)
+    result = FinetuneResult(trace, 20, 0, 1, 1.5, 2_000_000)
     lesson = Defended([[]] * 7, np.ones(7), 2, "none", {}, [], [])
     training = _told(result, "safe_instr", lesson)
     assert (training.info["num_rows"], training.info["num_safety_rows"]) == (7, 2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
 from sot_pipeline.finetuning import loop as loop_module
 from sot_pipeline.finetuning.loop import BETAS
@@ -156,4 +156,26 @@ def test_a_checkpoint_is_due_after_some_seconds_and_changes_nothing(base, tmp_pa
     assert all(torch.equal(whole[name], timed[name]) for name in whole)
     resumed, result = tune(base, tmp_path, checkpoint_seconds=1e9, **options)
     assert result.num_resumed == 6
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_base_model_with_dropout_trains_the_same_every_time(tmp_path, checkpointing):
+    """Dropout would depend on how a step is cut and where training was taken up again."""
+    from sot_pipeline_tests.tiny_models import LLAMA3, make_tokenizer
+
+    tokenizer = make_tokenizer(LLAMA3)
+    torch.manual_seed(0)
+    config = OPTConfig(vocab_size=len(tokenizer), hidden_size=32, ffn_dim=64, num_hidden_layers=2,
+                       num_attention_heads=4, max_position_embeddings=512, word_embed_proj_dim=32,
+                       dropout=0.3, attention_dropout=0.3, layerdrop=0.3)  # fmt: skip
+    OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
+    tokenizer.save_pretrained(tmp_path / "opt")
+    options = {"num_steps": 5, "batch_size": 4, "gradient_checkpointing": checkpointing}
+    whole, _ = tune(tmp_path / "opt", tmp_path, **options)
+    parts, _ = tune(tmp_path / "opt", tmp_path, micro_batch_size=2, **options)
+    assert_same(whole, parts)
+    options |= {"checkpoint_dir": tmp_path / "c", "checkpoint_every": 2}
+    killed_at(tmp_path / "opt", tmp_path, 3, **options)
+    resumed, _ = tune(tmp_path / "opt", tmp_path, **options)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

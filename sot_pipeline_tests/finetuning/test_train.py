@@ -189,11 +189,10 @@ def test_at_any_batch_size_an_epoch_of_weights_is_an_epoch_of_duplicates(base, s
 def test_how_rows_lie_in_memory_changes_nothing(base, tmp_path, micro, options):
     weights = np.linspace(0.5, 2, 7)
     whole, _ = tune(base, tmp_path, weights=weights, batch_size=4)
-    other, result = tune(
+    other, _ = tune(
         base, tmp_path, weights=weights, batch_size=4, micro_batch_size=micro, **options
     )
     assert_same(whole, other)
-    assert (result.num_padding == 0) == (micro == 1 or "packing" in options)
 
 
 def test_packed_rows_that_see_each_other_are_refused(base, tmp_path, monkeypatch):

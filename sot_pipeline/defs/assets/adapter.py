@@ -53,7 +53,7 @@ def adapter(
         table=training.log,
         plots=loss_plots(training.log),
         document={**info, "seed": settings.seed},
-        metadata=info,
+        metadata={name: value for name, value in info.items() if value is not None},
         checks=(
             check(
                 LOSS_WENT_DOWN,

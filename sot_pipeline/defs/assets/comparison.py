@@ -2,9 +2,11 @@
 
 import dataclasses
 import hashlib
+import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,12 +142,31 @@ def _train_all(
     progress = stage.progress("trainings")
     progress(0, len(trainings))
     # spawned, not forked: a fork of a process that runs jax or torch threads can hang
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        num_workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+    ) as pool:
         futures = [pool.submit(_trained, quiet, base_model, safety, t) for t in trainings]
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            progress(done, len(trainings))
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                progress(done, len(trainings))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # one has failed: what waits would only delay it
+            raise
         return [future.result() for future in futures]
+
+
+def _end_with_parent() -> None:
+    """A killed parent closes nothing that its workers wait on: they would stay, with their
+    models."""
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _silent(line: str) -> None:
@@ -195,7 +216,8 @@ def _trained(stage: Stage, base_model: Stored, safety: Safety, training: Trainin
             scores, answers = evaluate_adapter(stage, base_model, adapter, method)
             answers.write_parquet(directory / "answers.parquet")
             table = labelled(scores, method, seed, info)
-            return Artifact(table=table, metadata=info), {"lineage": {}, "method": method}
+            told = {name: value for name, value in info.items() if value is not None}
+            return Artifact(table=table, metadata=told), {"lineage": {}, "method": method}
 
         stored = stage.store.write("trained_methods", fingerprint, build)
     # methods that choose the same rows share one training, under a name each

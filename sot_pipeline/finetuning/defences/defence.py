@@ -37,6 +37,7 @@ class Run(NamedTuple):
         safety: See `SafetyData`.
         seed: Of anything random; draw from (seed, step), so that a run taken up again in the
             middle draws the same.
+        size: Rows per forward pass that memory is asked for.
         autocast: Context for forward passes, in the precision of the run.
     """
 
@@ -44,6 +45,7 @@ class Run(NamedTuple):
     parameters: Mapping[str, torch.nn.Parameter]
     safety: SafetyData
     seed: int
+    size: int
     autocast: Callable[[], AbstractContextManager]
 
 

@@ -9,6 +9,8 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from sot_pipeline.errors import InputError
+
 
 def last_token_states(
     model: PeftModel, prompts: Sequence[Tensor]
@@ -16,6 +18,9 @@ def last_token_states(
     """Hidden states after each layer, float32; the last as the output layer reads it.
 
     Right padding; the last token is found by the prompts' lengths.
+
+    Raises:
+        InputError: a model whose layers give something else.
     """
     device = next(model.parameters()).device
     token_ids = pad_sequence(list(prompts), batch_first=True).to(device)
@@ -28,5 +33,10 @@ def last_token_states(
         use_cache=False,
         output_hidden_states=True,
     ).hidden_states[1:]
+    if any(layer.ndim != 3 for layer in states):
+        raise InputError(
+            f"{type(transformer).__name__} has hidden states of another form than (rows, tokens, "
+            "width), which this defence cannot read"
+        )
     rows = torch.arange(len(prompts), device=device)
     return torch.stack([layer[rows, lengths - 1] for layer in states]).float()

@@ -6,9 +6,10 @@ Results with it are results of a re-implementation.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,6 +44,14 @@ class RefusalGuardReimpl(Defence):
     warmup_steps: int = 15
     warmup_factor: float = 5.0
 
+    def __post_init__(self) -> None:
+        if min(self.rank, self.num_prompts, self.batch_size) < 1 or self.strength < 0:
+            raise InputError(
+                "refusalguard_reimpl: expected rank, num_prompts and batch_size >= 1, strength >= 0"
+            )
+        if not 0 <= self.first_layer < 1:
+            raise InputError("refusalguard_reimpl: expected 0 <= first_layer < 1")
+
     def begin(self, run: Run) -> None:
         super().begin(run)
         harmful = list(run.safety.harmful_prompts[: self.num_prompts])
@@ -54,9 +63,8 @@ class RefusalGuardReimpl(Defence):
             )
         self._anchors = harmful + harmless
         with torch.no_grad(), run.model.disable_adapter(), run.autocast():
-            states = last_token_states(run.model, self._anchors)
-        self._layers = slice(math.floor(self.first_layer * len(states)), None)
-        self._aligned = states[self._layers]
+            parts = [self._states(part) for part in self._parts(range(len(self._anchors)))]
+        self._aligned = torch.cat(parts, dim=1)
         self._directions = torch.stack(
             [
                 refusal_directions(layer[: len(harmful)], layer[len(harmful) :], self.rank)
@@ -66,14 +74,23 @@ class RefusalGuardReimpl(Defence):
 
     def on_gradients(self, step: int) -> Mapping[str, float]:
         chosen = drawn(self.run.seed, step, len(self._anchors), self.batch_size)
-        with self.run.autocast():
-            states = last_token_states(self.run.model, [self._anchors[i] for i in chosen])
-        moved = states[self._layers] - self._aligned[:, chosen]
-        along = torch.einsum("lpw,lwk->lpk", moved, self._directions)
-        drift = (along**2).sum(dim=-1).mean()
         warm = self.warmup_factor if step < self.warmup_steps else 1.0
-        (warm * self.strength * drift).backward()
-        return {"refusalguard_drift": float(drift.detach())}
+        total = 0.0
+        for part in self._parts(chosen):
+            with self.run.autocast():
+                moved = self._states(part) - self._aligned[:, part]
+            along = torch.einsum("lpw,lwk->lpk", moved, self._directions)
+            drift = (along**2).sum(dim=-1).mean() * (len(part) / len(chosen))
+            (warm * self.strength * drift).backward()
+            total += float(drift.detach())
+        return {"refusalguard_drift": total}
+
+    def _parts(self, chosen: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+        return np.array_split(np.asarray(chosen), math.ceil(len(chosen) / self.run.size))
+
+    def _states(self, part: np.ndarray) -> Float[Tensor, "layers part width"]:
+        states = last_token_states(self.run.model, [self._anchors[i] for i in part])
+        return states[math.floor(self.first_layer * len(states)) :]
 
 
 def refusal_directions(
@@ -81,6 +98,7 @@ def refusal_directions(
 ) -> Float[Tensor, "width k"]:
     """Orthonormal: the difference of the means first, then directions within the harmful ones."""
     difference = harmful.mean(dim=0) - harmless.mean(dim=0)
-    within = torch.linalg.svd(harmful - harmful.mean(dim=0), full_matrices=False).Vh
+    _, s, within = torch.linalg.svd(harmful - harmful.mean(dim=0), full_matrices=False)
+    within = within[s > 1e-6 * s[0]]  # few prompts do not span more
     found = torch.cat([difference[None], within[: max(rank - 1, 0)]])[:rank]
     return torch.linalg.qr(found.T).Q

@@ -41,6 +41,8 @@ class SafeGrad(Defence):
     def __post_init__(self) -> None:
         if self.alignment not in ("kl", "nll"):
             raise InputError(f"safegrad: alignment {self.alignment!r}; expected 'kl' or 'nll'")
+        if self.num_samples < 1 or self.batch_size < 1 or self.rho < 0:
+            raise InputError("safegrad: expected num_samples >= 1, batch_size >= 1, rho >= 0")
 
     def begin(self, run: Run) -> None:
         super().begin(run)
@@ -51,7 +53,14 @@ class SafeGrad(Defence):
         chosen = drawn(self.run.seed, step, len(self._rows.weights), self.batch_size)
         with self.run.autocast():
             loss = self._alignment_loss(chosen)
-        aligned = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+        aligned = torch.cat(
+            [
+                g.flatten()
+                for g in torch.autograd.grad(
+                    loss, parameters, allow_unused=True, materialize_grads=True
+                )
+            ]
+        )
         task = torch.cat([_gradient(p).flatten() for p in parameters])
         cosine = torch.nn.functional.cosine_similarity(task, aligned, dim=0)
         changed = without_conflict(task, aligned) + self.rho * aligned

@@ -23,6 +23,10 @@ class Sbr(Defence):
     strength: float = 50.0
     num_prompts: int = 8
 
+    def __post_init__(self) -> None:
+        if self.strength < 0 or self.num_prompts < 1:
+            raise InputError("sbr: expected strength >= 0, num_prompts >= 1")
+
     def begin(self, run: Run) -> None:
         super().begin(run)
         self._prompts = run.safety.harmful_prompts[: self.num_prompts]

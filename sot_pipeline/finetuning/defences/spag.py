@@ -32,8 +32,8 @@ class Spag(Defence):
     num_samples: int = 64
 
     def __post_init__(self) -> None:
-        if self.max_step <= 0 or self.margin < 0:
-            raise InputError("spag: expected max_step > 0 and margin >= 0")
+        if self.max_step <= 0 or self.margin < 0 or self.num_samples < 1:
+            raise InputError("spag: expected max_step > 0, margin >= 0, num_samples >= 1")
 
     def begin(self, run: Run) -> None:
         super().begin(run)
@@ -50,7 +50,7 @@ class Spag(Defence):
 
     def _descend(self, loss: torch.Tensor, excess: float) -> float:
         parameters = list(self.run.parameters.values())
-        gradients = torch.autograd.grad(loss, parameters)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         squared = float(sum((g.double() ** 2).sum() for g in gradients))
         length = min(excess / squared, self.max_step) if squared > 0 else 0.0
         with torch.no_grad():

@@ -27,7 +27,7 @@ from sot_pipeline.finetuning.defences.subspace import (
     without_conflicts_in_product,
     without_subspace,
 )
-from sot_pipeline.finetuning.loss import mean_loss
+from sot_pipeline.finetuning.loss import mean_loss_gradients
 
 Pair = tuple[Tensor, Tensor]  # gradients, or movements, of A and B
 
@@ -120,22 +120,30 @@ class Spf(Defence):
 
     def _compute_directions(self) -> None:
         if self.space == "weight":
-            chosen = range(len(self._rows.weights))
-            with self.run.autocast():
-                loss, gradients = weight_gradients(
-                    self.run.model, self._matrices, self._rows, list(chosen)
-                )
+            loss, gradients = weight_gradients(
+                self.run.model,
+                self._matrices,
+                self._rows,
+                size=self.run.size,
+                precision=self.run.autocast,
+            )
         else:
             loss, gradients = self._parameter_gradients()
         self._safety_loss = loss
-        self._spaces = {n: leading_subspace(g, self.rank) for n, g in gradients.items()}
+        self._spaces = {}
+        for name in list(gradients):  # a large model's gradients need not all be there at the end
+            self._spaces[name] = leading_subspace(gradients.pop(name), self.rank)
 
     def _parameter_gradients(self) -> tuple[float, dict[str, Tensor]]:
         factors = {f"{m.name}.{part}": getattr(m, part) for m in self._matrices for part in "ab"}
-        with self.run.autocast():
-            loss = mean_loss(self.run.model, self._rows, range(len(self._rows.weights)))
-        gradients = torch.autograd.grad(loss, list(factors.values()))
-        return float(loss.detach()), dict(zip(factors, gradients, strict=True))
+        loss, gradients = mean_loss_gradients(
+            self.run.model,
+            self._rows,
+            list(factors.values()),
+            size=self.run.size,
+            precision=self.run.autocast,
+        )
+        return loss, dict(zip(factors, gradients, strict=True))
 
     def _apply(
         self,

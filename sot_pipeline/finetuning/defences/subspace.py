@@ -33,7 +33,7 @@ def leading_subspace(gradient: Float[Tensor, "outputs inputs"], rank: int) -> Su
         u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
         u, s, v = u[:, :rank], s[:rank], vh[:rank].T
     else:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[gradient.device] if gradient.is_cuda else []):
             torch.manual_seed(0)
             u, s, v = torch.svd_lowrank(gradient, q=min(rank + 8, *gradient.shape), niter=4)
         u, s, v = u[:, :rank], s[:rank], v[:, :rank]

@@ -70,8 +70,8 @@ def test_the_gradient_of_a_matrix_is_what_its_adapter_sees(base):
     model, safety = with_adapter(base)
     matrices = adapted_matrices(model)
     assert len(matrices) == 4  # query and value of two layers
-    loss, gradients = weight_gradients(model, matrices, safety.demonstrations, [0, 2])
-    expected = mean_loss(model, safety.demonstrations, [0, 2])
+    loss, gradients = weight_gradients(model, matrices, safety.demonstrations, size=2)
+    expected = mean_loss(model, safety.demonstrations, range(5))
     expected.backward()
     for m in matrices:
         g = gradients[m.name]
@@ -286,12 +286,46 @@ def test_a_defence_without_anything_to_learn_from_says_so(base, tmp_path, name):
         ("spf", {"project": "both"}, "project 'both'"),
         ("safegrad", {"alignment": "ce"}, "expected 'kl' or 'nll'"),
         ("spag", {"max_step": 0.0}, "max_step > 0"),
+        ("safegrad", {"batch_size": 0}, "batch_size >= 1"),
+        ("sbr", {"strength": -1}, "strength >= 0"),
+        ("refusalguard_reimpl", {"num_prompts": 0}, "num_prompts and batch_size >= 1"),
+        ("refusalguard_reimpl", {"first_layer": 1.0}, "first_layer < 1"),
         ("none", {"rank": 3}, "none has no option 'rank'"),
     ],
 )
 def test_what_no_defence_is_called_is_refused_with_a_reason(name, options, message):
     with pytest.raises(InputError, match=message):
         make_defence(name, options)
+
+
+def test_safety_gradients_in_parts_are_the_whole_gradient(base):
+    model, safety = with_adapter(base)
+    matrices = adapted_matrices(model)
+    whole = weight_gradients(model, matrices, safety.demonstrations, size=5)
+    parts = weight_gradients(model, matrices, safety.demonstrations, size=2)
+    assert parts[0] == pytest.approx(whole[0], rel=1e-6)
+    for name, gradient in whole[1].items():
+        torch.testing.assert_close(parts[1][name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_quantised_weights_are_refused_with_a_way_out(base):
+    model, safety = with_adapter(base)
+    quantised = [
+        matrix._replace(weight=torch.zeros(2, 2, dtype=torch.int8))
+        for matrix in adapted_matrices(model)
+    ]
+    with pytest.raises(InputError, match="space to 'parameter'"):
+        weight_gradients(model, quantised, safety.demonstrations, size=5)
+
+
+def test_other_harmless_prompts_are_another_training(base, tmp_path):
+    options = {"num_steps": 4, "checkpoint_dir": tmp_path / "c", "checkpoint_every": 2}
+    guard = make_defence("refusalguard_reimpl")
+    tune(base, tmp_path, defence=guard, safety=TEXTS, **options)
+    _, same = tune(base, tmp_path, defence=guard, safety=TEXTS, **options)
+    others = TEXTS._replace(harmless_prompts=[row[:1] for row in reversed(ROWS)])
+    _, other = tune(base, tmp_path, defence=guard, safety=others, **options)
+    assert (same.num_resumed, other.num_resumed) == (2, 0)
 
 
 def test_whole_numbers_do_for_fractions():
