@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sot_pipeline import __version__
+from sot_pipeline.defs.assets.base_model import base_model_path
 from sot_pipeline.defs.store import Store, Stored, fingerprint_of
 from sot_pipeline.errors import InputError
 
@@ -80,11 +81,9 @@ def _version(store: Store, task: str, asset: str, data_version: str) -> Stored:
 
 
 def base_of(stored: Stored) -> Base:
-    document = stored.document
-    if document["source"] == "demo":
-        return Base("demo", str(stored.directory / "model"), None)
-    kind: Literal["hub", "directory"] = "hub" if document["source"] == "hub" else "directory"
-    return Base(kind, document["name"], document["revision"])
+    source = stored.document["source"]
+    kind: Literal["hub", "directory", "demo"] = source if source in ("hub", "demo") else "directory"
+    return Base(kind, *base_model_path(stored))
 
 
 def card_facts(task: str, adapter: Adapter, evaluation: Stored | None) -> "CardFacts":

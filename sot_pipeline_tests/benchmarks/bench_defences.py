@@ -240,25 +240,21 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def costs(folder: Path, model: str, methods: tuple[str, ...], steps: int = 30) -> str:
+def print_costs(folder: Path, model: str, methods: tuple[str, ...], steps: int = 30) -> None:
     """Seconds a step and peak memory, each method in a fresh process, one after the other."""
-    lines = [
-        "| method | s / step | of plain | defence s / step | peak MB |",
-        "|---|---|---|---|---|",
-    ]
+    print("| method | s / step | of plain | defence s / step | peak MB |\n|---|---|---|---|---|")
     plain = None
     for method in methods:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             run = pool.submit(
                 run_one, str(folder), model, 0.1, 0, method, steps, {}, False
             ).result()
         plain = plain or run["seconds_per_step"]
-        lines.append(
+        print(
             f"| {method} | {run['seconds_per_step']:.3f} | {run['seconds_per_step'] / plain:.2f} | "
-            f"{run['defence_seconds_per_step']:.4f} | {run['peak_memory'] / 1e6:.0f} |"
+            f"{run['defence_seconds_per_step']:.4f} | {run['peak_memory'] / 1e6:.0f} |",
+            flush=True,
         )
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -277,7 +273,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.costs:
         aligned(arguments.folder, arguments.model)
-        print(costs(arguments.folder, arguments.model, tuple(arguments.methods)))
+        print_costs(arguments.folder, arguments.model, tuple(arguments.methods))
         return
     wanted = [
         {"model": arguments.model, "share": share, "seed": seed, "method": method,

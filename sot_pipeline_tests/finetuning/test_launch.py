@@ -17,6 +17,7 @@ import torch
 from sot_pipeline.errors import InputError
 from sot_pipeline.finetuning import launch
 from sot_pipeline.finetuning.defences.defence import Defence
+from sot_pipeline.finetuning.defences.registry import DEFENCES
 from sot_pipeline.finetuning.job import DefenceChoice, read_job, train
 from sot_pipeline.finetuning.launch import TrainingFailed, run_apart
 from sot_pipeline_tests.finetuning.jobs import adapter_of, make_job
@@ -196,6 +197,21 @@ def test_two_processes_give_what_one_gives(base, tmp_path, monkeypatch, command,
         monkeypatch.setattr(launch, "launcher", lambda num_processes: ACCELERATE)
     one = make_job(base, tmp_path / "one", ROWS, WEIGHTS, recipe=recipe)
     two = make_job(base, tmp_path / "two", ROWS, WEIGHTS, recipe=recipe)
+    alone, together = train(one), in_two_processes(two, tmp_path / "two")
+    assert together.loss_trace == pytest.approx(alone.loss_trace, rel=1e-4)
+    assert_same(adapter_of(two), adapter_of(one))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DEFENCES if name != "none"])
+def test_two_processes_are_defended_as_one_is(base, tmp_path, name):
+    texts = tmp_path / "safety.json"
+    harmless = [row[:1] for row in ROWS[4:]]
+    texts.write_text(json.dumps({"demonstrations": ROWS[:4], "harmless_prompts": harmless}))
+    fields = {"recipe": {"micro_batch_size": 2, "batch_size": 5, "learning_rate": 1e-3},
+              "defence": DefenceChoice(name=name), "safety": texts}  # fmt: skip
+    one = make_job(base, tmp_path / "one", ROWS, WEIGHTS, **fields)
+    two = make_job(base, tmp_path / "two", ROWS, WEIGHTS, **fields)
     alone, together = train(one), in_two_processes(two, tmp_path / "two")
     assert together.loss_trace == pytest.approx(alone.loss_trace, rel=1e-4)
     assert_same(adapter_of(two), adapter_of(one))
