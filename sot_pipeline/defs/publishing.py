@@ -22,6 +22,7 @@ from sot_pipeline.defs.adapter_facts import (
     shown,
 )
 from sot_pipeline.defs.home import Home
+from sot_pipeline.defs.scoring import purified_assets
 from sot_pipeline.defs.settings import FinetuningSettings
 from sot_pipeline.defs.store import Store, Stored
 from sot_pipeline.errors import InputError
@@ -91,15 +92,8 @@ def export_task(
 
 
 def _current(home: Home, task: str) -> dict[str, Stored]:
-    home.read_task(task)  # a wrong name is the likelier mistake
-    current = Store(home.store).current_of(task)
-    missing = [name for name in _NEEDED if name not in current]
-    if missing:
-        raise InputError(
-            f"task {task!r} has not been purified ({', '.join(missing)} missing): run "
-            f"`sot purify --task {task}` first"
-        )
-    return current
+    purified_assets(home, task, _NEEDED)  # says what is missing
+    return Store(home.store).current_of(task)
 
 
 def _write_adapter(

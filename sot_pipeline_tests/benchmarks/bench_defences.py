@@ -33,14 +33,10 @@ COMMON = {"rank": 16, "lora_alpha": 16, "schedule": "cosine", "num_epochs": None
           "batch_size": 32, "micro_batch_size": 32, "max_length": 256}  # fmt: skip
 NUM_DEMONSTRATIONS = 64
 MIX_SHARE = 0.05  # of the training rows, for safe_instr
-SELECTIONS = ("sft", "sot")
 METHODS = (
     "sft", "sft+safe_instr", "sft+safe_reference", "sft+spf", "sft+safegrad", "sft+sbr",
     "sft+spag", "sft+refusalguard_reimpl", "sot", "sot+spf", "sot+sbr", "sot+safe_instr",
 )  # fmt: skip
-DEEP = ("sft", "sot", "sft+spf", "sot+spf")
-# Defaults were chosen on world 10, which no table shows; `--options` tries others
-OPTIONS: dict[str, dict[str, Any]] = {}
 
 
 def aligned(folder: Path, model: str) -> Path:
@@ -126,19 +122,18 @@ def run_one(
     world, kept = ready[0], ready[1]
     rows, weights = training_rows(method, ready)
     name = method.partition("+")[2]
-    own = OPTIONS.get(name, {}) | options
     with tempfile.TemporaryDirectory() as out:
         result = finetune_lora(
             aligned(Path(folder), model), rows, weights, Path(out),
             Recipe(**COMMON, **RECIPES[model], num_steps=steps, seed=seed),
-            defence=make_defence(name if name in DEFENCES else "none", own),
+            defence=make_defence(name if name in DEFENCES else "none", options),
             safety=SafetyTexts(ready[3], ready[4]),
         )  # fmt: skip
         scores = scores_of(Path(folder), model, world, Path(out)) if evaluate else {}
     late = result.trace[5:] or result.trace
     return {
         "model": model, "share": share, "seed": seed, "method": method, "steps": steps,
-        "options": own, **scores, "loss": float(np.mean(result.loss_trace[-10:])),
+        "options": options, **scores, "loss": float(np.mean(result.loss_trace[-10:])),
         "harmful_rows": sum(r.label == "harmful" for r in (kept if method.startswith("sot") else world.custom)),
         "refusal_rows": sum(r.label == "refusal" for r in (kept if method.startswith("sot") else world.custom)),
         "seconds_per_step": float(np.median([v["seconds"] for v in late])),
@@ -200,7 +195,7 @@ def run_all(folder: Path, wanted: list[dict[str, Any]], workers: int) -> list[di
     log = folder / "runs.jsonl"
     lines = log.read_text().splitlines() if log.exists() else []
     done = {key(run): run for run in map(json.loads, lines)}
-    missing = [run for run in wanted if key(_named(run)) not in done]
+    missing = [run for run in wanted if key(run) not in done]
     start = time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run_one, str(folder), **run) for run in missing]
@@ -212,11 +207,7 @@ def run_all(folder: Path, wanted: list[dict[str, Any]], workers: int) -> list[di
             left = (time.monotonic() - start) / count * (len(missing) - count)
             print(f"{count}/{len(missing)} {run['method']} {run['share']} seed {run['seed']}: "
                   f"HmS {run['harmfulness_score']:.3f}, {left / 60:.0f} min left", file=sys.stderr)  # fmt: skip
-    return [done[key(_named(run))] for run in wanted]
-
-
-def _named(run: dict[str, Any]) -> dict[str, Any]:
-    return run | {"options": OPTIONS.get(run["method"].partition("+")[2], {}) | run["options"]}
+    return [done[key(run)] for run in wanted]
 
 
 def interval(values: list[float]) -> str:
