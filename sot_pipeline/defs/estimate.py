@@ -24,7 +24,7 @@ from sot_pipeline.defs.model_cost import (
 )
 from sot_pipeline.defs.model_shape import ModelShape
 from sot_pipeline.defs.settings import FinetuningSettings, Settings
-from sot_pipeline.defs.workload import TextLengths, Workload
+from sot_pipeline.defs.workload import CHARACTERS_PER_TOKEN, TextLengths, Workload
 
 # Rendering, tokenising and hashing of one row, seconds.
 ROW_SECONDS = (2e-4, 2e-3)
@@ -40,9 +40,13 @@ SWEEP_RATE = (2.0e10, 5.0e9)
 SOLVE_SECONDS = (0.8, 6.0)
 # Peak memory of the process without a model: libraries, tables (measured: 0.6 to 0.9 GB).
 PROCESS_BYTES = 700_000_000
+# ... and with jax, peft and accelerate, which a stage after the solve has (measured: 1.1 GB).
+LATE_PROCESS_BYTES = 1_000_000_000
 JUDGE_SECONDS = (1.0, 5.0)  # one request, assumed; `concurrency` of the judge at once
 JUDGE_CONCURRENCY = 8
 JUDGE_REPLY_TOKENS = 50
+# As evaluation/run.py asks, which is slow to import
+JUDGED = {"harmful": ("harm", "refusal"), "over_refusal": ("refusal",), "task": ("help",)}
 EMBEDDING_BATCH = {True: 65_536, False: 8_192}  # tokens of a pass (embedding/encoder.py)
 TABLE_BYTES = 600_000  # of a small DuckDB file with its manifest
 
@@ -72,7 +76,6 @@ class JudgeCost(NamedTuple):
     output_tokens: int
 
 
-
 def _fixed(num_rows: float = 0) -> Span:
     return Span(*STAGE_SECONDS) + Span(*ROW_SECONDS).times(num_rows)
 
@@ -84,17 +87,23 @@ def estimate_embedding(
     if texts.num_rows == 0:
         return StageEstimate(asset, NOTHING, 0, 0, "no rows")
     flops = forward_flops(shape, texts.num_tokens, texts.mean)
-    batch = min(EMBEDDING_BATCH[device.is_gpu], texts.num_tokens)
-    passes = texts.num_tokens / EMBEDDING_BATCH[device.is_gpu]
+    weights = shape.num_parameters * device.dtype_bytes + _process(device)
+
+    def memory_of(batch: float) -> int:
+        return int(weights + inference_bytes(shape, batch, device.dtype_bytes))
+
+    batch: float = min(EMBEDDING_BATCH[device.is_gpu], texts.num_tokens)
+    while memory_of(batch) > device.memory and batch > texts.longest:
+        batch /= 2  # as `embed` does where memory runs out
+    passes = texts.num_tokens / batch
     count = Span(math.ceil(passes), math.ceil(passes * PADDING[1]))
-    seconds = pass_seconds(shape, flops, count, device)
-    weights = shape.num_parameters * device.dtype_bytes
-    memory = weights + inference_bytes(shape, batch, device.dtype_bytes) + _process(device)
     vectors = texts.num_rows * shape.hidden_size * 4
     return StageEstimate(
         asset,
-        seconds + load_seconds(shape, device) + _fixed(texts.num_rows),
-        int(memory),
+        pass_seconds(shape, flops, count, device)
+        + load_seconds(shape, device)
+        + _fixed(texts.num_rows),
+        memory_of(batch),
         2 * vectors,  # the array, and the row cache
         f"{texts.num_rows:,} rows of {texts.mean:.0f} tokens ({texts.basis})",
     )
@@ -127,9 +136,15 @@ def estimate_weights(num_rows: int, num_safe: int, num_harmful: int) -> StageEst
 def estimate_training(
     asset: str, texts: TextLengths, settings: FinetuningSettings, shape: ModelShape, device: Device
 ) -> StageEstimate:
-    """Weighted LoRA training on these rows."""
+    """Weighted LoRA training on these rows; a pass is halved until it fits, as the loop does."""
     if texts.num_rows == 0:
         return StageEstimate(asset, NOTHING, 0, 0, "no rows")
+    process = _process(device, LATE_PROCESS_BYTES)
+    memory = training_bytes(shape, texts, settings, device.dtype_bytes) + process
+    while memory > device.memory and settings.micro_batch_size > 1:  # as the loop does
+        half = {"micro_batch_size": settings.micro_batch_size // 2}
+        settings = settings.model_copy(update=half)
+        memory = training_bytes(shape, texts, settings, device.dtype_bytes) + process
     batch = min(settings.batch_size, texts.num_rows)
     epochs = settings.num_epochs or 0.0
     steps = settings.num_steps or max(1, math.ceil(texts.num_rows * epochs / batch))
@@ -144,11 +159,10 @@ def estimate_training(
     padding = Span(1.0, 1.1) if settings.packing else Span(*PADDING)
     low = pass_seconds(shape, flops * padding.low, Span(passes, passes), device, backward).low
     high = pass_seconds(shape, flops * padding.high, Span(passes, passes), device, backward).high
-    memory = training_bytes(shape, texts, settings, device.dtype_bytes) + _process(device)
     return StageEstimate(
         asset,
         Span(low, high) + load_seconds(shape, device) + _fixed(texts.num_rows),
-        int(memory),
+        memory,
         4 * adapter + TABLE_BYTES,
         f"{steps:,} steps of {batch} rows, {tokens / 1e6:,.2f} million tokens, "
         f"{adapter / 1e6:,.2f} million parameters",
@@ -188,7 +202,7 @@ def estimate_answers(
     if judged.num_requests:
         waits = judged.num_requests / JUDGE_CONCURRENCY
         seconds += Span(*JUDGE_SECONDS).times(waits)
-    memory += shape.num_parameters * device.dtype_bytes + _process(device)
+    memory += shape.num_parameters * device.dtype_bytes + _process(device, LATE_PROCESS_BYTES)
     return StageEstimate(
         "evaluation",
         seconds + load_seconds(shape, device) + _fixed(total),
@@ -212,16 +226,15 @@ def judge_cost(workload: Workload, settings: Settings) -> JudgeCost:
     if settings.evaluation.judge != "openai":
         return JudgeCost(0, 0, 0)
     from sot_pipeline.evaluation.openai_judge import build_request
-    from sot_pipeline.evaluation.run import KINDS
 
     requests, tokens = 0, 0.0
     limit = settings.evaluation.max_prompts
-    for name, texts in zip(KINDS, (workload.eval_harmful, workload.eval_over_refusal,
-                                   workload.eval_task), strict=True):  # fmt: skip
+    for name, kinds in JUDGED.items():
+        texts = getattr(workload, f"eval_{name}")
         rows = min(texts.num_rows, limit or texts.num_rows)
-        for kind in KINDS[name]:
+        for kind in kinds:
             asked = build_request(kind, [{"role": "user", "content": ""}], "", None)  # type: ignore[arg-type]
-            rubric = sum(len(turn["content"]) for turn in asked) / 4
+            rubric = sum(len(turn["content"]) for turn in asked) / CHARACTERS_PER_TOKEN
             answer = texts.answer or workload.custom.answer
             requests += rows
             tokens += rows * (rubric + texts.prompt + answer)
@@ -325,5 +338,5 @@ def _is_apart(settings: Settings) -> bool:
     return view == "apart" or (view == "auto" and encoder == "minilm")
 
 
-def _process(device: Device) -> int:
-    return 0 if device.is_gpu else PROCESS_BYTES
+def _process(device: Device, num_bytes: int = PROCESS_BYTES) -> int:
+    return 0 if device.is_gpu else num_bytes

@@ -21,7 +21,7 @@ from sot_pipeline.defs.settings import FinetuningSettings
 from sot_pipeline.defs.workload import TextLengths
 
 # Python and dispatch of one transformers layer in one forward pass, seconds.
-LAYER_SECONDS = (1e-4, 1e-3)
+LAYER_SECONDS = (2e-4, 1e-3)
 # Reading weights from disk to the device, bytes per second.
 LOAD_RATE = (3e9, 3e8)
 
@@ -45,9 +45,7 @@ NOTHING = Span(0.0, 0.0)
 # Arithmetic
 
 
-def forward_flops(
-    shape: ModelShape, tokens: float, context: float, logits: float = 0.0
-) -> float:
+def forward_flops(shape: ModelShape, tokens: float, context: float, logits: float = 0.0) -> float:
     """Of a forward pass over `tokens` that each see `context` others; `logits` of them through
     the output layer. Masked attention is computed whole."""
     width = shape.num_heads * shape.head_dim
@@ -71,11 +69,7 @@ def training_flops(
     width = shape.num_heads * shape.head_dim
     attention = tokens * 4 * shape.num_layers * width * context
     layers = 2 * forward + attention + (forward if checkpointing else 0.0)
-    return (
-        layers
-        + 2 * forward_flops(shape, 0, 0, answer_tokens)
-        + 6 * tokens * adapter_parameters
-    )
+    return layers + 2 * forward_flops(shape, 0, 0, answer_tokens) + 6 * tokens * adapter_parameters
 
 
 # Memory

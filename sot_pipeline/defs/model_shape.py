@@ -75,8 +75,8 @@ PUBLISHED = {
     ),
     "google/gemma-3-4b-it": ModelShape(
         2560, 34, 8, 4, 256, 10240, 262208, True,
-        "config.json at 093f9f3 and transformers' defaults; vision tower of the Gemma 3 report, "
-        "Table 1",
+        "config.json at 093f9f3 and transformers' defaults; vision tower counted from its "
+        "vision_config",
         other_parameters=417_000_000,
     ),
     "minilm": ModelShape(

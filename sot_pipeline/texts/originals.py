@@ -169,9 +169,7 @@ def _transcript(text: str) -> list[dict[str, Any]]:
         {"role": _HH_ROLES[speaker], "content": said.strip()}
         for speaker, said in zip(parts[::2], parts[1::2], strict=True)
     ]
-    alternates = all(
-        turn["role"] == ("user", "assistant")[i % 2] for i, turn in enumerate(turns)
-    )
+    alternates = all(turn["role"] == ("user", "assistant")[i % 2] for i, turn in enumerate(turns))
     if before.strip() or not turns or len(turns) % 2 or not alternates:
         raise RowRejected(
             "broken_transcript", "expected turns of Human and Assistant by turns, an answer last."
