@@ -112,22 +112,22 @@ def plan(
     """Dry run: every setting with its origin, sources, and what each stage will take.
 
     Needs neither weights nor a network. Rows are counted where `sot paper prepare` has written
-    them, else assumed.
+    them, else assumed. Exit code 3: something does not fit into the device's memory.
     """
     from sot_pipeline.defs.hardware import device as find_device
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.paper import load_preset, make_draw, resolve_preset
     from sot_pipeline.defs.paper_plan import make_plan
-    from sot_pipeline.defs.paper_texts import preset_workload
+    from sot_pipeline.defs.paper_texts import prepared_draw, preset_workload, task_layer
     from sot_pipeline.defs.settings import environment_layer, file_layer
 
     chosen, place = load_preset(preset), Home(home)
     settings_layer, draw_changes = _changes(changes or [])
     before = [file_layer(place.root / "settings.yaml"), environment_layer()]
-    settings, origin = resolve_preset(
-        chosen, before=before, after=[("command line", settings_layer)]
-    )
-    draw = make_draw(chosen, draw_changes)
+    after = [task_layer(place, chosen), ("command line", settings_layer)]
+    settings, origin = resolve_preset(chosen, before=before, after=after)
+    prepared = None if draw_changes else prepared_draw(place, chosen)
+    draw = prepared or make_draw(chosen, draw_changes)
     workload = preset_workload(place, chosen, draw, settings)
     document = make_plan(chosen, settings, origin, draw, workload, find_device(device))
     if json:
@@ -172,8 +172,9 @@ def _print_plan(document: Mapping[str, Any]) -> None:
         ["setting", "value", "from", "note"],
         [[r["setting"], shown(r["value"]), r["origin"], r["note"]] for r in named]
         + [[f"draw.{r['name']}", shown(r["value"]), r["origin"], r["note"]]
-           for r in document["draw"]],
-        note=f"{num_default} more keep their defaults: `--json` lists all.",
+           for r in document["draw"]]
+        + [[f"({r['name']})", r["value"], r["origin"], r["note"]] for r in document["fixed"]],
+        note=f"{num_default} more keep their defaults: `--json` lists all. (In brackets: no settings.)",
     )  # fmt: skip
     sources = [[r["role"], r["name"], r["licence"], r["files"]] for r in document["sources"]]
     for r in document["models"]:

@@ -6,7 +6,6 @@ compares it all with measured runs (benchmarks/README.md).
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 from sot_pipeline.defs.hardware import Device
@@ -295,10 +294,15 @@ def _estimate_comparison(
     ]
     if not chosen.methods or not pairs:
         return []
-    rows_of: Callable[[str], TextLengths] = lambda name: whole if name == "sft" else kept  # noqa: E731
     trained = [
-        estimate_training("comparison", rows_of(m.selection), settings.finetuning, base, device)
-        for m, _ in pairs
+        estimate_training(
+            "comparison",
+            whole if method.selection in ("sft", "sft_clean") else kept,
+            settings.finetuning,
+            base,
+            device,
+        )
+        for method, _ in pairs
     ]
     seconds = answers.seconds.times(len(pairs))
     for one in trained:

@@ -14,7 +14,7 @@ from sot_pipeline.defs.estimate import (
 )
 from sot_pipeline.defs.hardware import Device
 from sot_pipeline.defs.model_shape import ModelShape
-from sot_pipeline.defs.paper import Preset
+from sot_pipeline.defs.paper import FIXED, Preset
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.workload import Workload
 from sot_pipeline.texts.contaminate import Draw
@@ -51,6 +51,10 @@ def make_plan(
         "preset": preset.name,
         "device": {**device._asdict(), "utilisation": list(device.utilisation)},
         "settings": _settings(preset, settings, origin),
+        "fixed": [
+            {"name": name, "value": value, "origin": whose, "note": note}
+            for name, (value, whose, note) in FIXED.items()
+        ],
         "draw": [
             {"name": name, "value": value, **_mark(preset, name, value)}
             for name, value in draw._asdict().items()
@@ -94,7 +98,7 @@ def _settings(
 def _mark(preset: Preset, name: str, value: Any) -> dict[str, str]:
     marked = preset.draw[name]
     if marked.value != value:
-        return {"origin": "command line", "note": f"{marked.origin}: {marked.value}"}
+        return {"origin": "by hand", "note": f"{marked.origin}: {marked.value}"}
     return {"origin": marked.origin, "note": marked.note}
 
 

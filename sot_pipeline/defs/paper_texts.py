@@ -1,5 +1,6 @@
 """A preset's text sets in a home: where they are drawn to, and the task that reads them."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,11 @@ from sot_pipeline.defs.paper import (
     make_draw,
     resolve_preset,
 )
-from sot_pipeline.defs.settings import Settings
+from sot_pipeline.defs.settings import Layer, Settings
 from sot_pipeline.defs.sources import fetching_progress
 from sot_pipeline.defs.workload import Workload
 from sot_pipeline.errors import InputError
-from sot_pipeline.texts.contaminate import Draw, SourceFiles, Sources, contaminate
+from sot_pipeline.texts.contaminate import MANIFEST, Draw, SourceFiles, Sources, contaminate
 from sot_pipeline.texts.fetch import input_files
 
 _HUB = re.compile(r"hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/(?P<path>.+)")
@@ -77,10 +78,35 @@ def sets_folder(home: Home, preset: Preset, draw: Draw) -> Path:
 
 
 def preset_workload(home: Home, preset: Preset, draw: Draw, settings: Settings) -> Workload:
-    """Rows and tokens: counted where the preset's task is prepared, else assumed."""
-    if home.task_path(preset.name).exists():
+    """Rows and tokens: counted where the preset's task was prepared by this draw, else assumed."""
+    if draw == prepared_draw(home, preset):
         return task_workload(home.read_task(preset.name), settings)
     return assumed_workload(preset, draw)
+
+
+def prepared_draw(home: Home, preset: Preset) -> Draw | None:
+    """What the preset's task was drawn by, if it is prepared."""
+    if not home.task_path(preset.name).exists():
+        return None
+    manifest = Path(home.read_task(preset.name).custom[0]).with_name(MANIFEST)
+    try:
+        return Draw(**json.loads(manifest.read_text())["draw"])
+    except (OSError, ValueError, KeyError, TypeError):  # a task of the same name by hand
+        return None
+
+
+def task_layer(home: Home, preset: Preset) -> Layer:
+    """What the preset's task sets otherwise than the preset."""
+    path = home.task_path(preset.name)
+    if not path.exists():
+        return str(path), {}
+    own = preset.task_settings()
+    changed: dict[str, dict[str, Any]] = {}
+    for block, fields in home.read_task(preset.name).settings.items():
+        for field, value in fields.items():
+            if field not in own.get(block, {}) or own[block][field] != value:
+                changed.setdefault(block, {})[field] = value
+    return str(path), changed
 
 
 def _files(home: Home, source: SourceSpec, folder: Path | None) -> SourceFiles:

@@ -24,6 +24,7 @@ from sot_pipeline.texts.originals import conversation_of, opening_question, read
 from sot_pipeline.texts.rejection import RowRejected
 
 MANIFEST = "manifest.json"
+ASKED_IN_TRAINING = "asked_in_training"
 
 
 class Draw(NamedTuple):
@@ -138,16 +139,25 @@ class _Pool:
     def take_unseen(
         self, count: int, what: str, training: Collection[str]
     ) -> tuple[list[_Drawn], int]:
-        """Rows that ask nothing that training rows ask, and how many of all that are left do."""
-        rest = list(self.usable)
-        unseen = [row for row in rest if row.opening not in training]
-        num_overlapping = len(rest) - len(unseen)
-        distinct = list({row.opening: row for row in reversed(unseen)}.values())[::-1]
-        self.skipped["same_question"] += len(unseen) - len(distinct)
-        if len(distinct) < count:
-            self.skipped["asked_in_training"] += num_overlapping
-            raise self.too_few(count, len(distinct), what)
-        return distinct[:count], num_overlapping
+        """The next rows, each with a question of its own that no training row asks; and how many
+        were passed over because one does.
+
+        Raises:
+            InputError: there are fewer.
+        """
+        drawn: dict[str, _Drawn] = {}
+        before = self.skipped[ASKED_IN_TRAINING]
+        while len(drawn) < count:
+            row = next(self.usable, None)
+            if row is None:
+                raise self.too_few(count, len(drawn), what)
+            if row.opening in training:
+                self.skipped[ASKED_IN_TRAINING] += 1
+            elif row.opening in drawn:
+                self.skipped["same_question"] += 1
+            else:
+                drawn[row.opening] = row
+        return list(drawn.values()), self.skipped[ASKED_IN_TRAINING] - before
 
     def _converted(self) -> Iterator[_Drawn]:
         for index in self._order.tolist():
@@ -245,14 +255,10 @@ def _harmful_reference(pool: _Pool, count: int) -> list[_Drawn]:
 
 def _asked(row: _Drawn) -> _Drawn:
     """A row without its answer."""
-    return row._replace(conversation=row.conversation[: last_answer_or_end(row.conversation)])
-
-
-def last_answer_or_end(conversation: Conversation) -> int:
-    """Where the answer to the last question begins."""
-    ends_with_answer = conversation[-1]["role"] == "assistant"
-    answer = last_answer(conversation) if ends_with_answer else None
-    return len(conversation) if answer is None else answer
+    turns = row.conversation
+    if turns[-1]["role"] == "assistant":
+        turns = turns[: last_answer(turns)]
+    return row._replace(conversation=turns)
 
 
 def _line(row: _Drawn, licences: Mapping[str, str], label: str | None = None) -> str:

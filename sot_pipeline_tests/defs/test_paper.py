@@ -12,6 +12,7 @@ from sot_pipeline.defs.hardware import DEVICES
 from sot_pipeline.defs.hardware import device as find_device
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.paper import (
+    FIXED,
     FOLDER,
     OURS,
     PAPER,
@@ -22,7 +23,12 @@ from sot_pipeline.defs.paper import (
     resolve_preset,
 )
 from sot_pipeline.defs.paper_plan import PAPER_COST, make_plan
-from sot_pipeline.defs.paper_texts import prepare_preset, preset_workload
+from sot_pipeline.defs.paper_texts import (
+    prepare_preset,
+    prepared_draw,
+    preset_workload,
+    task_layer,
+)
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.errors import InputError
 from sot_pipeline.texts.file_systems import place_of
@@ -251,6 +257,32 @@ def test_a_prepared_preset_is_a_task_that_a_run_can_read(tmp_path, custom_set):
     assert workload.eval_task.num_rows == 10
     assert workload.custom.basis.startswith("counted")
     assert (workload.eval_task.answer > 0) == (custom_set == "agnews")
+
+
+def test_a_plan_of_a_prepared_task_takes_what_its_file_changed(tmp_path):
+    home, source = Home(tmp_path / "data"), write_published(tmp_path / "published")
+    preset = load_preset("qwen3-8b-agnews")
+    assert prepared_draw(home, preset) is None
+    prepare_preset(home, preset, SMALL, {"finetuning": {"rank": 4}}, source)
+    layer = task_layer(home, preset)
+    assert layer[1] == {"finetuning": {"rank": 4}}
+    settings, origin = resolve_preset(preset, after=[layer])
+    assert origin["finetuning.rank"] == str(home.task_path(preset.name))
+    assert origin["finetuning.lora_alpha"] == PAPER
+    draw = prepared_draw(home, preset)
+    assert draw == make_draw(preset, SMALL)
+    other = make_draw(preset, {**SMALL, "num_custom": 30})
+    assert preset_workload(home, preset, other, settings).custom.num_rows == 30
+
+
+def test_what_is_stated_as_done_in_code_is_done_there():
+    import torch
+
+    from sot_pipeline.finetuning.loop import BETAS
+    from sot_pipeline.language_model import resolve_dtype
+
+    assert resolve_dtype("auto", torch.device("cuda")) is torch.bfloat16
+    assert FIXED["optimizer.betas"][0].startswith(", ".join(map(str, BETAS)))
 
 
 def test_presets_that_share_a_custom_set_share_its_files(tmp_path):

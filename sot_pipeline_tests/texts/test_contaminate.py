@@ -121,10 +121,14 @@ def test_test_prompts_that_training_rows_ask_too_are_removed_and_counted(tmp_pat
     rows["hh_test"] += [hh_row("Train question 0!"), hh_row("train question 1")]
     rows["beaver"] = [beavertails_row(i) for i in range(14)]  # all that are unsafe are drawn
     rows["hh_test"] += [hh_row("petty question 0")]
-    prepared = drawn(tmp_path, rows)
-    assert prepared.manifest["counts"]["removed_harmful_prompts"] == 3
+    prepared = drawn(tmp_path, rows, DRAW._replace(num_harmful_prompts=20))
     asked = {opening_question(row["messages"]) for row in lines(prepared.files["eval_harmful"])}
     assert all(question.startswith("test question") for question in asked)
+    removed = prepared.manifest["counts"]["removed_harmful_prompts"]
+    assert 0 < removed <= 3  # those met while drawing
+    assert prepared.manifest["sources"]["hh_test"]["not_used"] == {"asked_in_training": removed}
+    with pytest.raises(InputError, match=r"20 of its 23 rows .*\(not used: 3 asked_in_training\)"):
+        drawn(tmp_path, rows, DRAW._replace(num_harmful_prompts=21))
 
 
 def test_questions_in_the_custom_set_and_the_harmful_reference_are_counted(tmp_path, rows):
