@@ -9,6 +9,7 @@ import typer
 
 from sot_pipeline.cli.options import HomeOption, JsonOption
 from sot_pipeline.cli.output import FAILED, say
+from sot_pipeline.cli.paper import paper
 from sot_pipeline.cli.references import references
 from sot_pipeline.errors import InputError, storage_error
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(references)
+app.add_typer(paper)
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
