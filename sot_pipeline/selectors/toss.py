@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,9 +54,10 @@ class TossRecipe:
     max_length: int = 2048
     seed: int = 0
 
-    def training(self) -> Recipe:
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Recipe(**fields)
+    def training(self, num_rows: int) -> Recipe:
+        """For a set of so many rows: a step never counts more than there are."""
+        fields: dict[str, Any] = dict(vars(self))
+        return Recipe(**fields | {"batch_size": max(1, min(self.batch_size, num_rows))})
 
 
 class TossResult(NamedTuple):
@@ -99,27 +100,19 @@ def toss(
     Raises:
         InputError: a reference row without an answer, custom rows without any.
     """
-    training = recipe.training()
-    steps = [training.steps_for(len(rows)) * recipe.batch_size for rows in (safe, harmful)]
-    total = sum(steps) + 2 * len(custom)
-
-    def report(before: int) -> Callable[[int], None]:
-        return lambda done: progress(min(before + done, total), total) if progress else None
-
+    learnt = _rows_to_learn(safe, recipe) + _rows_to_learn(harmful, recipe)
+    work = _Work(progress, learnt + 2 * len(custom))
     found = []
-    for name, rows, before in (("safe", safe, 0), ("harmful", harmful, steps[0] + len(custom))):
+    for name, rows in (("safe", safe), ("harmful", harmful)):
         with TemporaryDirectory(prefix="toss-") as folder:
             adapter = Path(folder) / name
-            tell = report(before)
-            _learn(base, name, rows, adapter, training, base_revision, tell)
-            tell = report(before + steps[name == "harmful"])
-            found.append(_losses(base, adapter, custom, recipe, base_revision, tell))
+            _learn(base, name, rows, adapter, recipe, base_revision, work)
+            found.append(_losses(base, adapter, custom, recipe, base_revision, work))
     (scored, safe_nll), (_, harmful_nll) = found
     token_scores = [np.zeros(0, dtype=np.float32) for _ in custom]
     for position, one, other in zip(scored.positions, safe_nll, harmful_nll, strict=True):
         token_scores[position] = one - other
-    if progress:
-        progress(total, total)
+    work.advance(work.total - work.done)  # rows without an answer were passed over
     return TossResult(
         _row_weights(token_scores),
         token_scores,
@@ -156,15 +149,33 @@ def _row_weights(token_scores: list[np.ndarray]) -> Float[np.ndarray, " n"]:
     return np.where(np.isnan(means), -np.nanmax(means) - 1.0, -means)
 
 
+class _Work:
+    """Rows done, in training and in scoring, told as they are."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._progress, self.total, self.done = progress, total, 0
+
+    def advance(self, rows: int) -> None:
+        self.done += rows
+        if self._progress and rows:
+            self._progress(self.done, self.total)
+
+
+def _rows_to_learn(rows: Sequence[Conversation], recipe: TossRecipe) -> int:
+    training = recipe.training(len(rows))
+    return training.steps_for(len(rows)) * training.batch_size
+
+
 def _learn(
     base: str | Path,
     name: str,
     rows: Sequence[Conversation],
     adapter: Path,
-    training: Recipe,
+    recipe: TossRecipe,
     revision: str | None,
-    tell: Callable[[int], None],
+    work: _Work,
 ) -> None:
+    training = recipe.training(len(rows))
     try:
         finetune_lora(
             base,
@@ -173,7 +184,7 @@ def _learn(
             adapter,
             training,
             base_revision=revision,
-            on_step=lambda report: tell(report.step * training.batch_size),
+            on_step=lambda _: work.advance(training.batch_size),
         )
     except InputError as error:
         raise InputError(f"the model of the {name} reference cannot be trained: {error}") from None
@@ -186,20 +197,18 @@ def _losses(
     custom: Sequence[Conversation],
     recipe: TossRecipe,
     revision: str | None,
-    tell: Callable[[int], None],
+    work: _Work,
 ) -> tuple[Learnable, list[np.ndarray]]:
     """Loss of each answer token of the learnable rows, nats, float32, in their order."""
     lm = load_language_model(base, revision=revision, adapter=adapter)
     scored = learnable_rows("custom", lm.tokenizer, custom, recipe.max_length)
     losses = [np.zeros(0, dtype=np.float32) for _ in scored.positions]
     order = np.argsort(-scored.rows.lengths, kind="stable")
-    done = 0
     for part in np.array_split(order, math.ceil(len(order) / recipe.micro_batch_size)):
         batch = padded(scored.rows, part)
         with precision(lm.device):
             nll = token_losses(lm.model, batch).cpu().numpy()
         for i, row, learnt in zip(part, nll, (batch.row_of >= 0).numpy(), strict=True):
             losses[i] = row[learnt].astype(np.float32)
-        done += len(part)
-        tell(done)
+        work.advance(len(part))
     return scored, losses

@@ -105,7 +105,7 @@ def test_what_is_kept_can_be_trained_on(base, result, tmp_path):
     """The masks fit the answers as fine-tuning tokenises them, those of cut rows too."""
 
     def losses(kept):
-        recipe = RECIPE.training()
+        recipe = RECIPE.training(len(CUSTOM))
         ones, out = np.ones(len(CUSTOM)), tmp_path / "out"
         return finetune_lora(base, CUSTOM, ones, out, recipe, kept_tokens=kept).loss_trace
 
@@ -121,6 +121,19 @@ def test_progress_ends_at_its_total(base):
     assert len(set(totals)) == 1
     assert done[-1] == totals[0]
     assert done[0] < 0.2 * totals[0]
+
+
+def test_a_reference_smaller_than_a_step_is_seen_as_often_as_asked(base, monkeypatch):
+    steps = []
+
+    def count(*arguments, **options):
+        trained = finetune_lora(*arguments, **options)
+        steps.append(trained.num_steps)
+        return trained
+
+    monkeypatch.setattr(module, "finetune_lora", count)
+    toss(base, CUSTOM[:2], SAFE[:3], HARMFUL[:1], replace(RECIPE, batch_size=100))
+    assert steps == [6, 6]
 
 
 @pytest.mark.parametrize("bad", ["safe", "harmful"])
