@@ -57,7 +57,8 @@ class TossRecipe:
     def training(self, num_rows: int) -> Recipe:
         """For a set of so many rows: a step never counts more than there are."""
         fields: dict[str, Any] = dict(vars(self))
-        return Recipe(**fields | {"batch_size": max(1, min(self.batch_size, num_rows))})
+        fields["batch_size"] = max(1, min(self.batch_size, num_rows))
+        return Recipe(**fields)
 
 
 class TossResult(NamedTuple):
