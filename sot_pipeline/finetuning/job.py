@@ -3,16 +3,16 @@
     {"base": "model", "rows": "rows.parquet", "output_dir": "adapter", "result": "result.json",
      "recipe": {"num_epochs": 1.0, "batch_size": 16}}
 
-Rows are a parquet file with a column `messages` (a conversation as JSON) and optionally `weight`,
-or a JSON Lines file of `{"messages": [...], "weight": 1.0}`. Relative paths are taken from the
-job's folder.
+Rows are a parquet file with a column `messages` (a conversation as JSON) and optionally `weight`
+and `kept_tokens` (lists of booleans, see `finetune_lora`), or a JSON Lines file of
+`{"messages": [...], "weight": 1.0}`. Relative paths are taken from the job's folder.
 """
 
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -92,14 +92,31 @@ def read_job(path: Path) -> TrainingJob:
     return job.seen_from(path.parent)
 
 
-def write_rows(path: Path, conversations: Sequence[Conversation], weights: np.ndarray) -> None:
+class JobRows(NamedTuple):
+    """Conversations, their weights, and which of their answer tokens to learn (None: all)."""
+
+    conversations: list[Conversation]
+    weights: np.ndarray
+    kept_tokens: list[np.ndarray] | None
+
+
+def write_rows(
+    path: Path,
+    conversations: Sequence[Conversation],
+    weights: np.ndarray,
+    kept_tokens: Sequence[np.ndarray] | None = None,
+) -> None:
     """Conversations with their weights, as a job reads them."""
     messages = [json.dumps(conversation) for conversation in conversations]
-    pl.DataFrame({"messages": messages, "weight": weights}).write_parquet(path)
+    table = pl.DataFrame({"messages": messages, "weight": weights})
+    if kept_tokens is not None:
+        lists = [np.asarray(row, dtype=bool).tolist() for row in kept_tokens]
+        table = table.with_columns(pl.Series("kept_tokens", lists, dtype=pl.List(pl.Boolean)))
+    table.write_parquet(path)
 
 
-def read_rows(path: Path) -> tuple[list[Conversation], np.ndarray]:
-    """Conversations and weights; rows without a weight count one.
+def read_rows(path: Path) -> JobRows:
+    """What `write_rows` wrote; rows without a weight count one.
 
     Raises:
         InputError: no such file, or a file of another kind.
@@ -109,10 +126,14 @@ def read_rows(path: Path) -> tuple[list[Conversation], np.ndarray]:
             table = pl.read_parquet(path)
             rows: list[Any] = [json.loads(messages) for messages in table["messages"]]
             weights = table["weight"] if "weight" in table.columns else np.ones(len(rows))
+            kept: Any = table["kept_tokens"].to_list() if "kept_tokens" in table.columns else None
         else:
             lines = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
             rows = [line["messages"] for line in lines]
             weights = [line.get("weight", 1.0) for line in lines]
+            given = any("kept_tokens" in line for line in lines)
+            kept = [line["kept_tokens"] for line in lines] if given else None
+        kept = None if kept is None else [_booleans(row) for row in kept]
     except (
         OSError,
         ValueError,
@@ -125,7 +146,13 @@ def read_rows(path: Path) -> tuple[list[Conversation], np.ndarray]:
             f"cannot read the rows of a training job from {path} ({error}): expected parquet with "
             "a column `messages`, or JSON Lines with a key `messages`"
         ) from error
-    return rows, np.asarray(weights, dtype=np.float64)
+    return JobRows(rows, np.asarray(weights, dtype=np.float64), kept)
+
+
+def _booleans(row: list[Any]) -> np.ndarray:
+    if not all(isinstance(kept, bool) for kept in row):
+        raise TypeError("kept_tokens holds something else than true and false")
+    return np.array(row, dtype=bool)
 
 
 def train(job: TrainingJob, on_step: "Callable[[StepReport], None] | None" = None):
@@ -134,17 +161,18 @@ def train(job: TrainingJob, on_step: "Callable[[StepReport], None] | None" = Non
     Raises:
         InputError: as `finetune_lora`, or a recipe or defence that does not exist.
     """
-    conversations, weights = read_rows(job.rows)  # first: it needs no torch
+    rows = read_rows(job.rows)  # first: it needs no torch
 
     from sot_pipeline.finetuning.train import finetune_lora
 
     return finetune_lora(
         job.base,
-        conversations,
-        weights,
+        rows.conversations,
+        rows.weights,
         job.output_dir,
         _recipe(job.recipe),
         base_revision=job.base_revision,
+        kept_tokens=rows.kept_tokens,
         defence=_defence(job.defence),
         safety=_safety(job.safety) if job.safety else None,
         checkpoint_dir=job.checkpoint_dir,

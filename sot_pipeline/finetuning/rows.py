@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sot_pipeline.errors import InputError
@@ -39,8 +39,13 @@ def tokenize(
     conversations: Sequence[Conversation],
     weights: Float[np.ndarray, " rows"],
     max_length: int,
+    kept_tokens: Sequence[Bool[np.ndarray, " answer_tokens"]] | None = None,
 ) -> Rows:
     """Tokens and answer masks of conversations.
+
+    Args:
+        kept_tokens: Which of each row's answer tokens to learn, at least one a row; the others
+            are only read. None: all.
 
     Raises:
         InputError: naming the row that cannot be learnt and why.
@@ -52,6 +57,8 @@ def tokenize(
         mask[0] = False  # no token comes before it
         if not mask.any():
             raise InputError(f"row {index}: nothing comes before the only token to learn")
+        if kept_tokens is not None:
+            _keep(mask, kept_tokens[index], index)
         token_ids.append(torch.tensor(row.token_ids))
         is_answer.append(mask)
         num_truncated += row.num_cut > 0
@@ -65,13 +72,28 @@ def tokenize(
     )
 
 
+def _keep(mask: Bool[Tensor, " tokens"], kept: np.ndarray, index: int) -> None:
+    answers = mask.nonzero().squeeze(1)
+    if len(kept) != len(answers):
+        raise InputError(
+            f"row {index}: kept_tokens speaks of {len(kept)} answer tokens, the row has "
+            f"{len(answers)}. Score its tokens with the same model, tokenizer and max_length as "
+            "they are learnt with."
+        )
+    mask[answers] = torch.as_tensor(kept, dtype=torch.bool)
+
+
 def drop_weightless(
-    conversations: Sequence[Conversation], weights: np.ndarray
-) -> tuple[list[Conversation], Float[np.ndarray, " rows"]]:
-    """Conversations of a weight above zero, and their weights.
+    conversations: Sequence[Conversation],
+    weights: np.ndarray,
+    kept_tokens: Sequence[np.ndarray] | None = None,
+) -> tuple[list[Conversation], Float[np.ndarray, " rows"], list[np.ndarray] | None]:
+    """Conversations of a weight above zero, their weights, and their kept tokens if given.
+
+    A row that keeps no token is as one of weight zero.
 
     Raises:
-        InputError: weights that do not fit, or none above zero.
+        InputError: weights or kept tokens that do not fit, or no row left.
     """
     weights = np.asarray(weights, dtype=np.float64)
     if weights.shape != (len(conversations),):
@@ -85,12 +107,30 @@ def drop_weightless(
             f"weight of row {wrong[0]} is {weights[wrong[0]]} ({len(wrong)} such rows); expected "
             "finite numbers >= 0"
         )
+    if kept_tokens is not None:
+        weights = np.where(_keeps_any(kept_tokens, len(conversations)), weights, 0.0)
     kept = np.flatnonzero(weights).tolist()
     if not kept:
+        also = "" if kept_tokens is None else " and a token that is kept"
         raise InputError(
-            f"none of the {len(conversations)} rows has a weight above 0: there is nothing to learn"
+            f"none of the {len(conversations)} rows has a weight above 0{also}: there is nothing "
+            "to learn"
         )
-    return [conversations[i] for i in kept], weights[kept]
+    tokens = None if kept_tokens is None else [np.asarray(kept_tokens[i]) for i in kept]
+    return [conversations[i] for i in kept], weights[kept], tokens
+
+
+def _keeps_any(kept_tokens: Sequence[np.ndarray], num_rows: int) -> Bool[np.ndarray, " rows"]:
+    masks = [np.asarray(row) for row in kept_tokens]
+    if len(masks) != num_rows:
+        raise InputError(f"got {num_rows} conversations and kept_tokens for {len(masks)} of them")
+    for index, mask in enumerate(masks):
+        if mask.ndim != 1 or (mask.size and mask.dtype != bool):
+            raise InputError(
+                f"kept_tokens of row {index} are {mask.dtype} of shape {mask.shape}; expected one "
+                "True or False for each of its answer tokens"
+            )
+    return np.array([mask.any() for mask in masks], dtype=bool)
 
 
 def first_rows(rows: Rows, count: int) -> Rows:

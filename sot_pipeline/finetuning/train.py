@@ -60,6 +60,7 @@ def finetune_lora(
     recipe: Recipe = Recipe(),
     *,
     base_revision: str | None = None,
+    kept_tokens: Sequence[np.ndarray] | None = None,
     defence: Defence | None = None,
     safety: SafetyTexts | None = None,
     checkpoint_dir: Path | None = None,
@@ -75,6 +76,9 @@ def finetune_lora(
         weights: One per conversation, >= 0, any scale; ones give plain fine-tuning. A row of
             weight zero is left out as if it were not there.
         output_dir: Where the adapter goes, as peft and vLLM load it.
+        kept_tokens: Of each conversation, which of its answer tokens (as `rows.tokenize` finds
+            them at the recipe's longest length) to learn; the others are only read. A row that
+            keeps none is left out. None: all.
         defence: What keeps the model safe while it learns; None: nothing.
         safety: What the defence learns from.
         checkpoint_dir: Where training can be taken up again; None keeps no checkpoints.
@@ -87,10 +91,10 @@ def finetune_lora(
         `FinetuneResult`. On a CPU the same arguments give the same adapter.
 
     Raises:
-        InputError: weights that do not fit, unknown target modules, rows without an answer.
+        InputError: weights or kept tokens that do not fit, unknown target modules, rows without an answer.
     """
     start = time.perf_counter()
-    conversations, weights = drop_weightless(conversations, weights)
+    conversations, weights, kept_tokens = drop_weightless(conversations, weights, kept_tokens)
     cuda = torch.cuda.is_available()
     accelerator = Accelerator(mixed_precision="bf16" if cuda else "no", cpu=not cuda)
     if accelerator.device.type == "cuda":
@@ -103,7 +107,7 @@ def finetune_lora(
         dtype="auto",
         attn_implementation=attention_kernel(accelerator.device, packing=recipe.packing),
     )
-    rows = tokenize(lm.tokenizer, conversations, weights, recipe.max_length)
+    rows = tokenize(lm.tokenizer, conversations, weights, recipe.max_length, kept_tokens)
     rows = rows._replace(weights=scaled(rows.weights, rows.num_answer_tokens, recipe.normalisation))
     model = add_lora(
         lm.model,
