@@ -22,7 +22,6 @@ from sot_pipeline.evaluation.labelled import KINDS, LabelledFile
 # labelled it (XSTest's partial refusals are refusals)
 THRESHOLDS: dict[Kind, float] = {"harm": 0.75, "refusal": 0.5}
 MEASURES = ("accuracy", "kappa", "alpha", "ac1", "spearman")
-PEOPLE = "the people's label"
 
 YES_NO = {"accuracy": agreement.accuracy, "kappa": agreement.kappa, "alpha": agreement.alpha,
           "ac1": agreement.ac1, "spearman": agreement.spearman}  # fmt: skip
@@ -76,7 +75,7 @@ def systems_table(file: LabelledFile, raters: Sequence[Rater]) -> pl.DataFrame:
     for source, kind, own, theirs in _by_source(file, raters):
         if own.columns.model not in own.rows.columns:
             continue
-        models, truth = own.rows[own.columns.model].to_numpy(), own.truth(kind)
+        models, truth = own.rows[own.columns.model].to_numpy(), own.yes_no(kind)
         for rater in theirs:
             found = _yes_no(rater, kind, rater.verdicts[kind])
             both = ~np.isnan(truth) & ~np.isnan(found)
@@ -125,7 +124,7 @@ def _by_source(
 def _lines(
     file: LabelledFile, kind: Kind, raters: Iterable[Rater], options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    truth, grades = file.truth(kind), file.grades(kind)
+    truth, grades = file.yes_no(kind), file.grades(kind)
     people = {
         name: found
         for name in file.columns.annotators
@@ -165,7 +164,7 @@ def _line(
         "rater": rater,
         "num_rows": int(labelled.sum()),
         "num_unreadable": int(np.isnan(ratings[:, 1]).sum()),
-        "share_yes": float(np.nanmean(truth[labelled] >= 0.5)) if scale == "yes/no" else None,
+        "share_yes": float(np.mean(truth[labelled])) if scale == "yes/no" else None,
     }
     readable = ratings[~np.isnan(ratings[:, 1])]
     for name in MEASURES:

@@ -88,10 +88,7 @@ class EmbeddingJudge:
             raise InputError("None of the labelled answers has a label to learn from.")
         self.kinds: frozenset[Kind] = frozenset(self._models)
         self.name = "embedding"
-        content = [_CODE_VERSION, encoder, STRENGTHS, NUM_FOLDS, threshold, list(labelled.prompts),
-                   list(labelled.answers), sorted(labelled.labels.items())]  # fmt: skip
-        digest = hashlib.blake2b(json.dumps(content, default=list).encode(), digest_size=16)
-        self.fingerprint = digest.hexdigest()
+        self.fingerprint = fingerprint_of_training(encoder, labelled, threshold)
 
     def judge(
         self,
@@ -121,6 +118,13 @@ def conversations(prompts: Sequence[Conversation], answers: Sequence[str]) -> li
         [*prompt, {"role": "assistant", "content": answer}]
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
+
+
+def fingerprint_of_training(encoder: str, labelled: LabelledAnswers, threshold: float) -> str:
+    """Hash (32 hex) of all that decides what is learned."""
+    content = [_CODE_VERSION, encoder, STRENGTHS, NUM_FOLDS, threshold, list(labelled.prompts),
+               list(labelled.answers), sorted(labelled.labels.items())]  # fmt: skip
+    return hashlib.blake2b(json.dumps(content, default=list).encode(), digest_size=16).hexdigest()
 
 
 def known_labels(labels: Sequence[bool | None]) -> tuple[np.ndarray, Bool[np.ndarray, " known"]]:

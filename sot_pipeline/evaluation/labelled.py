@@ -71,6 +71,11 @@ class LabelledFile(NamedTuple):
         return self.rows[self.columns.source].unique(maintain_order=True).to_list()
 
     @property
+    def kinds(self) -> list[Kind]:
+        """What people labelled."""
+        return [kind for kind in KINDS if not np.isnan(self.truth(kind)).all()]
+
+    @property
     def published(self) -> list[str]:
         """The columns with published judges' verdicts."""
         return [name for name in self.rows.columns if name.startswith(self.columns.verdicts)]
@@ -82,6 +87,11 @@ class LabelledFile(NamedTuple):
         """The label that people agreed on, NaN where there is none; float `[rows]`."""
         found = self.read(getattr(self.columns, kind), kind)
         return np.full(self.rows.height, np.nan) if found is None else found
+
+    def yes_no(self, kind: Kind) -> np.ndarray:
+        """The label as 0 or 1, NaN where there is none; a label of 0.5 is a yes."""
+        truth = self.truth(kind)
+        return np.where(np.isnan(truth), np.nan, truth >= 0.5)
 
     def grades(self, kind: Kind) -> np.ndarray | None:
         """The graded label, None where these rows have none of three or more steps."""
@@ -112,8 +122,7 @@ class LabelledFile(NamedTuple):
     def labelled_answers(self) -> LabelledAnswers:
         """What a judge can learn from: answers with labels of yes or no."""
         labels = {
-            kind: [None if np.isnan(x) else bool(x >= 0.5) for x in self.truth(kind)]
-            for kind in KINDS
+            kind: [None if np.isnan(x) else bool(x) for x in self.yes_no(kind)] for kind in KINDS
         }
         return LabelledAnswers(
             self.prompts, self.answers,
@@ -186,7 +195,7 @@ def _require(rows: pl.DataFrame, path: Path, role: str, column: str) -> None:
 
 
 def _require_labels(file: LabelledFile, path: Path) -> None:
-    if any((~np.isnan(file.truth(kind))).any() for kind in KINDS):
+    if file.kinds:
         return
     present = [c for c in (file.columns.harm, file.columns.refusal) if c in file.rows.columns]
     if present:
