@@ -145,7 +145,7 @@ def alpha(patterns: Patterns, *, level: Literal["nominal", "ordinal"] = "nominal
     num_votes = votes.sum(1)
     pairs = votes[:, :, None] * (votes[:, None, :] - np.eye(size))
     share = np.where(num_votes > 1, 1 / np.maximum(num_votes - 1, 1), 0)
-    coincidences = (pairs * share[:, None, None]).reshape(len(votes), -1)
+    coincidences = (pairs * share[:, None, None]).reshape(len(votes), size**2)
 
     def measured(counts: Counts) -> Float[np.ndarray, " resamples"]:
         observed = (counts @ coincidences).reshape(-1, size, size)

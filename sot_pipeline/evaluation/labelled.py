@@ -154,6 +154,7 @@ def read_labelled(
             are not quoted: they may be the texts.
     """
     rows = _read(path)
+    present = rows.columns
     for role in ("prompt", "answer"):
         _require(rows, path, role, getattr(columns, role))
     if columns.source not in rows.columns:
@@ -164,7 +165,7 @@ def read_labelled(
     rows = rows.with_columns(pl.col(*texts, columns.source).cast(pl.String)).drop_nulls(texts)
     words = {kind: WORDS[kind] | _lowered(more_words or {}) for kind in KINDS}
     found = LabelledFile(rows, columns, words)
-    _require_labels(found, path)
+    _require_labels(found, path, present)
     return found
 
 
@@ -194,19 +195,19 @@ def _require(rows: pl.DataFrame, path: Path, role: str, column: str) -> None:
         )
 
 
-def _require_labels(file: LabelledFile, path: Path) -> None:
+def _require_labels(file: LabelledFile, path: Path, present: list[str]) -> None:
     if file.kinds:
         return
-    present = [c for c in (file.columns.harm, file.columns.refusal) if c in file.rows.columns]
-    if present:
+    labels = [name for name in (file.columns.harm, file.columns.refusal) if name in present]
+    if labels:
         raise InputError(
-            f"{path}: the column {' and '.join(present)} holds no labels that are known: expected "
+            f"{path}: the column {' and '.join(labels)} holds no labels that are known: expected "
             f"true and false, numbers from 0 to 1, or {', '.join(WORDS['harm'])}. Name others with "
             "--label WORD=NUMBER."
         )
     raise InputError(
         f"{path}: no people's labels: neither a column {file.columns.harm!r} (--harm COLUMN) nor "
-        f"{file.columns.refusal!r} (--refusal COLUMN). It has {', '.join(file.rows.columns)}."
+        f"{file.columns.refusal!r} (--refusal COLUMN). It has {', '.join(present)}."
     )
 
 

@@ -180,9 +180,9 @@ def test_where_nobody_varies_kappa_and_alpha_are_undefined_and_ac1_is_one():
 
 
 def test_no_row_that_both_rated_is_undefined_and_no_error():
-    ratings = np.array([[1, NAN], [NAN, 2]])
-    for measure in OF_TWO.values():
-        assert np.isnan(value_of(measure, ratings))
+    for ratings in (np.array([[1, NAN], [NAN, 2]]), np.empty((0, 2))):
+        for measure in OF_TWO.values():
+            assert np.isnan(estimate(measure, ratings)).all()
 
 
 def test_the_interval_covers_what_the_population_gives_about_as_often_as_it_says():
