@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.stats import kendalltau
+from scipy import stats
 
 from sot_pipeline.evaluation import agreement
 from sot_pipeline.evaluation.judge import Kind
@@ -89,7 +89,7 @@ def systems_table(file: LabelledFile, raters: Sequence[Rater]) -> pl.DataFrame:
             differences = rates[:, 1] - rates[:, 0]
             lines.append(
                 {"source": source, "kind": kind, "rater": rater.name, "num_models": len(names),
-                 "tau": float(kendalltau(*rates.T).statistic),
+                 "tau": float(stats.kendalltau(*rates.T)[0]),
                  "lowest_difference": float(differences.min()),
                  "highest_difference": float(differences.max())}
             )  # fmt: skip
@@ -131,8 +131,8 @@ def _lines(
         if (found := file.read(name, kind)) is not None
     }
     for (first, one), (second, other) in combinations(people.items(), 2):
-        both = [_yes_no(Rater(first, {}), kind, each) for each in (one, other)]
-        yield _line("yes/no", f"{first} and {second}", *both, YES_NO, options)
+        said, theirs = (_yes_no(Rater("", {}), kind, each) for each in (one, other))
+        yield _line("yes/no", f"{first} and {second}", said, theirs, YES_NO, options)
         yield _line("graded", f"{first} and {second}", one, other, GRADED, options)
     for rater in raters:
         verdicts = rater.verdicts[kind]

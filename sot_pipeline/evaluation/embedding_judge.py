@@ -155,14 +155,14 @@ def fit(
                 vectors[test]
             )
         calibration = _regression(scores[:, None], labels, 1e6)
-        line = float(calibration.coef_[0, 0]), float(calibration.intercept_[0])
+        line = float(np.ravel(calibration.coef_)[0]), float(np.ravel(calibration.intercept_)[0])
         loss = _log_loss(line[0] * scores + line[1], labels)
         if loss < best_loss:
             best, best_loss, best_line = strength, loss, line
     fitted = _regression(vectors, labels, best)
     slope, offset = best_line
-    weights = slope * fitted.coef_[0].astype(float)
-    return Model(weights, float(slope * fitted.intercept_[0] + offset))
+    weights = slope * np.ravel(fitted.coef_).astype(float)
+    return Model(weights, float(slope * np.ravel(fitted.intercept_)[0] + offset))
 
 
 def cross_fitted(

@@ -19,7 +19,8 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from sot_pipeline.evaluation.agreement import estimate, spearman
+from sot_pipeline.evaluation.agreement import accuracy, estimate, kappa, spearman, value_of
+from sot_pipeline.evaluation.embedding_judge import cross_fitted, fit
 from sot_pipeline.evaluation.labelled import LabelledFile, read_labelled
 from sot_pipeline.transport.cost import cosine_cost, pooled_mean
 from sot_pipeline.transport.push_pull import learn_weights
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.bench
 RIVALS = ("logistic regression, C 1", "centroid difference", "5-nearest-neighbour margin",
           "20-nearest-neighbour margin")  # fmt: skip
 PARTS = ("row", "prompt alone", "answer alone")
+OF_PARTS = ("push-pull", "20-nearest-neighbour margin")  # scores shown for the parts too
 
 
 class Problem(NamedTuple):
@@ -133,8 +135,42 @@ def test_the_scores_against_peoples_labels(load, labelled, shared_data, capsys):
             print("|---|---|---|---|---|")
             for part in PARTS:
                 for name, score in found[part].items():
+                    if part != "row" and not name.startswith(OF_PARTS):
+                        continue
                     print(f"| {name} | {part} | {' | '.join(cells(score, target, prompts))} |")
     harm = next(t for t in targets_of(labelled) if t.name == "do_not_answer, harm")
     known = ~np.isnan(harm.label)
-    score = found["row"]["push-pull"]
-    assert roc_auc_score(harm.label[known], score[known]) > 0.5
+    score = found["row"]["push-pull"][known]
+    _, codes = np.unique(prompts[known], return_inverse=True)
+    assert roc_auc_score(harm.label[known], score) > 0.6
+    assert within_prompts(score, harm.label[known], codes)[0] > 0.7
+
+
+def test_the_learned_judge_on_a_source_that_it_did_not_learn_from(load, labelled, capsys):
+    """The same vectors with people's labels to learn from, of the same source and of others."""
+    vectors, source = load("agreement").vectors, labelled.rows["source"].to_numpy()
+    groups = labelled.labelled_answers().groups
+    with capsys.disabled():
+        print(
+            "\n| source | kind | learned from | accuracy | kappa | AUROC |\n|---|---|---|---|---|---|"
+        )
+        for kind in labelled.kinds:
+            truth = labelled.yes_no(kind)
+            rows = np.flatnonzero(~np.isnan(truth))
+            label, own = truth[rows] == 1, source[rows]
+            pooled = cross_fitted(vectors[rows], label, [groups[row] for row in rows])
+            for name in np.unique(own):
+                rest = rows[own != name]
+                model = fit(vectors[rest], truth[rest] == 1, [groups[row] for row in rest])
+                there = own == name
+                for learned, found in (
+                    ("all sources, other prompts", pooled[there]),
+                    ("other sources", model.probability(vectors[rows[there]])),
+                ):
+                    ratings = np.stack([label[there], found >= 0.5], axis=1).astype(float)
+                    area = roc_auc_score(label[there], found)
+                    print(
+                        f"| {name} | {kind} | {learned} | {value_of(accuracy, ratings):.3f} | "
+                        f"{value_of(kappa, ratings):.3f} | {area:.3f} |"
+                    )
+                    assert area > 0.5

@@ -24,7 +24,7 @@ VERDICTS_READABLE = CheckSpec(
 def evaluation_files(files: TaskFile, settings: Settings) -> Mapping[str, Any]:
     prompts = files.evaluation.model_dump()
     read = {name: file_identity(path) for name, path in prompts.items() if path is not None}
-    return read | judge_files(settings.evaluation)
+    return {**read, **judge_files(settings.evaluation)}
 
 
 def evaluate_adapter(
