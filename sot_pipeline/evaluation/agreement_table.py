@@ -89,7 +89,7 @@ def systems_table(file: LabelledFile, raters: Sequence[Rater]) -> pl.DataFrame:
             differences = rates[:, 1] - rates[:, 0]
             lines.append(
                 {"source": source, "kind": kind, "rater": rater.name, "num_models": len(names),
-                 "tau": float(stats.kendalltau(*rates.T)[0]),
+                 "tau": float(np.asarray(stats.kendalltau(*rates.T))[0]),
                  "lowest_difference": float(differences.min()),
                  "highest_difference": float(differences.max())}
             )  # fmt: skip

@@ -121,13 +121,11 @@ class LabelledFile(NamedTuple):
 
     def labelled_answers(self) -> LabelledAnswers:
         """What a judge can learn from: answers with labels of yes or no."""
-        labels = {
-            kind: [None if np.isnan(x) else bool(x) for x in self.yes_no(kind)] for kind in KINDS
+        labels: dict[Kind, list[bool | None]] = {
+            kind: [None if np.isnan(x) else bool(x) for x in self.yes_no(kind)]
+            for kind in self.kinds
         }
-        return LabelledAnswers(
-            self.prompts, self.answers,
-            {kind: found for kind, found in labels.items() if any(x is not None for x in found)},
-        )  # fmt: skip
+        return LabelledAnswers(self.prompts, self.answers, labels)
 
     @property
     def prompts(self) -> list[list[dict[str, str]]]:
@@ -163,7 +161,9 @@ def read_labelled(
         rows = rows.with_columns(pl.lit(path.stem).alias(columns.source))
     texts = [columns.prompt, columns.answer]
     rows = rows.with_columns(pl.col(*texts, columns.source).cast(pl.String)).drop_nulls(texts)
-    words = {kind: WORDS[kind] | _lowered(more_words or {}) for kind in KINDS}
+    words: dict[Kind, dict[str, float | None]] = {
+        kind: WORDS[kind] | _lowered(more_words or {}) for kind in KINDS
+    }
     found = LabelledFile(rows, columns, words)
     _require_labels(found, path, present)
     return found
