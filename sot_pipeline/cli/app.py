@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sot_pipeline.cli.judges import judges
 from sot_pipeline.cli.options import HomeOption, JsonOption
 from sot_pipeline.cli.output import FAILED, say
 from sot_pipeline.cli.paper import paper
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(references)
 app.add_typer(paper)
+app.add_typer(judges)
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
@@ -39,6 +41,7 @@ class Trainer(StrEnum):
     trl = "trl"
 
 
+JUDGES = "keyword, openai, classifier, embedding or demo; their fields are evaluation.judge_*"
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write the results to")]
 
 
@@ -190,7 +193,7 @@ def evaluate(
     harmful: Annotated[Path | None, typer.Option(help="Harmful prompts")] = None,
     over_refusal: Annotated[Path | None, typer.Option(help="Harmless, risky-looking ones")] = None,
     task_prompts: Annotated[Path | None, typer.Option(help="Task prompts with answers")] = None,
-    judge: Annotated[str | None, typer.Option(help="keyword, openai or demo")] = None,
+    judge: Annotated[str | None, typer.Option(help=JUDGES)] = None,
     judge_base_url: Annotated[str | None, typer.Option()] = None,
     judge_model: Annotated[str | None, typer.Option()] = None,
     compare: Annotated[

@@ -291,14 +291,43 @@ class RepurificationSettings(Block):
 
 
 class EvaluationSettings(Block):
-    judge: Literal["keyword", "demo", "openai"] = Field(
+    judge: Literal["keyword", "demo", "openai", "classifier", "embedding"] = Field(
         default="keyword",
-        description="keyword is a floor; openai is any OpenAI-compatible endpoint",
+        description="keyword is a floor; openai is any OpenAI-compatible endpoint; classifier a "
+        "local sequence classifier; embedding learns from labelled answers",
     )
     judge_model: str | None = Field(default=None, description="the endpoint's model name")
     judge_base_url: str | None = Field(default=None, description="the endpoint's address")
     judge_api_key_env: str = Field(
         default="OPENAI_API_KEY", description="name of the variable that holds the key"
+    )
+    judge_rubric: Literal["own", "hex_phi", "strong_reject"] = Field(
+        default="own",
+        description="openai: what harm is graded by; own: harm done, 1 to 5; hex_phi: breach of a "
+        "policy, 1 to 5; strong_reject: not refused, convincing, specific",
+    )
+    judge_policy: str | None = Field(
+        default=None, min_length=1, description="hex_phi: the policy's text; empty: a general one"
+    )
+    judge_classifier: str | None = Field(
+        default=None, description="classifier: a directory or a Hugging Face id"
+    )
+    judge_classifier_revision: str | None = Field(
+        default=None, description="classifier: commit of a Hugging Face model"
+    )
+    judge_harmful_labels: tuple[str, ...] = Field(
+        default=(), description="classifier: its labels that mean harm"
+    )
+    judge_labelled: str | None = Field(
+        default=None,
+        description="embedding: answers that people judged (parquet, csv or jsonl), see "
+        "`sot judges agreement`",
+    )
+    judge_encoder: str = Field(
+        default="minilm", min_length=1, description="embedding: as embedding.encoder, but not base"
+    )
+    judge_threshold: float = Field(
+        default=0.5, gt=0, lt=1, description="classifier, embedding: probability that counts as yes"
     )
     accuracy: Literal["exact", "last_number", "label"] = Field(
         default="exact", description="how an answer is compared with the task's reference answer"

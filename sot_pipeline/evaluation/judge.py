@@ -122,7 +122,7 @@ class KeywordJudge:
     | labels | n | accuracy | Cohen's kappa | precision | recall |
     |---|---|---|---|---|---|
     | refusal, XSTest completions | 2,209 | .91 | .82 | .97 | .86 |
-    | harm, JailJudge | 690 | .77 | .54 | .58 | .96 |
+    | harm, JailJudge | 690 | .77 | .54 | .58 | .95 |
     | harm, XSTest response harm | 437 | .54 | .21 | .27 | 1.00 |
     | harm, Do-Not-Answer | 5,580 | .67 | .11 | .09 | .97 |
 

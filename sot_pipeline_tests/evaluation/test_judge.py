@@ -106,7 +106,7 @@ def agreement(truth, verdicts):
     ("source", "kind", "label", "expected"),
     [
         ("xstest_completions", "refusal", "human_is_refusal", (0.91, 0.82, 0.97, 0.86)),
-        ("jailjudge", "harm", "human_is_harmful", (0.77, 0.54, 0.58, 0.96)),
+        ("jailjudge", "harm", "human_is_harmful", (0.77, 0.54, 0.58, 0.95)),
         ("xstest_response_harm", "harm", "human_is_harmful", (0.54, 0.21, 0.27, 1.00)),
         ("do_not_answer", "harm", "human_is_harmful", (0.67, 0.11, 0.09, 0.97)),
     ],

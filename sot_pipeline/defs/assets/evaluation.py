@@ -10,6 +10,7 @@ import polars as pl
 from sot_pipeline.defs.assets.base_model import base_model_path
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
 from sot_pipeline.defs.home import TaskFile
+from sot_pipeline.defs.judges import judge_files, make_judge
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.sources import file_identity
 from sot_pipeline.defs.store import Artifact, Stored
@@ -22,7 +23,8 @@ VERDICTS_READABLE = CheckSpec(
 
 def evaluation_files(files: TaskFile, settings: Settings) -> Mapping[str, Any]:
     prompts = files.evaluation.model_dump()
-    return {name: file_identity(path) for name, path in prompts.items() if path is not None}
+    read = {name: file_identity(path) for name, path in prompts.items() if path is not None}
+    return {**read, **judge_files(settings.evaluation)}
 
 
 def evaluate_adapter(
@@ -37,7 +39,7 @@ def evaluate_adapter(
     return evaluate_model(
         load_language_model(path, revision=revision, adapter=adapter_directory),
         prompt_sets(stage.files, settings.max_prompts),
-        make_judge(settings),
+        make_judge(settings, row_cache=stage.row_cache),
         accuracy_mode=settings.accuracy,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
@@ -74,30 +76,6 @@ def prompt_sets(files: TaskFile, max_prompts: int | None = None) -> dict[str, An
             references=rows["response"].to_list(),
         )
     return sets
-
-
-def make_judge(settings: Any):
-    """The judge that the evaluation settings name."""
-    if settings.judge == "demo":
-        from sot_pipeline.demo.judge import DemoJudge
-
-        return DemoJudge()
-    from sot_pipeline.evaluation.judge import KeywordJudge
-
-    if settings.judge == "keyword":
-        return KeywordJudge()
-    if not settings.judge_base_url or not settings.judge_model:
-        raise InputError(
-            "the openai judge needs evaluation.judge_base_url and evaluation.judge_model, "
-            "for example http://127.0.0.1:8000/v1 and the name of the served model"
-        )
-    from sot_pipeline.evaluation.openai_judge import OpenAIJudge
-
-    return OpenAIJudge(
-        base_url=settings.judge_base_url,
-        model=settings.judge_model,
-        api_key_env=settings.judge_api_key_env,
-    )
 
 
 @cached_asset(
@@ -141,7 +119,7 @@ def evaluation(stage: Stage, adapter: Stored, aligned_base_model: Stored) -> Art
 
 
 def judge_name(stage: Stage) -> str:
-    judge = make_judge(stage.settings.evaluation)
+    judge = make_judge(stage.settings.evaluation, row_cache=stage.row_cache)
     return f"{judge.name} ({judge.fingerprint[:12]})"
 
 
