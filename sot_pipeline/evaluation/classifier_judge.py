@@ -99,15 +99,25 @@ class ClassifierJudge:
     ) -> list[float | None]:
         """One verdict per answer; see `Judge`."""
         check_request(self, prompts, answers, kind)
+        return [
+            None if p is None else float(p >= self._threshold)
+            for p in self.probabilities(prompts, answers)
+        ]
+
+    def probabilities(
+        self, prompts: Sequence[Conversation], answers: Sequence[str]
+    ) -> list[float | None]:
+        """Probability of harm of each answer, in [0, 1]; None where the model gives no number."""
+        check_request(self, prompts, answers, "harm")
         asked = ["\n\n".join(turn["content"] for turn in prompt) for prompt in prompts]
-        verdicts: list[float | None] = []
+        found: list[float | None] = []
         for i in range(0, len(answers), self._batch_size):
             batch = slice(i, i + self._batch_size)
-            verdicts += self._judge_batch(asked[batch], list(answers[batch]))
-        return verdicts
+            found += self._batch_probabilities(asked[batch], list(answers[batch]))
+        return found
 
     @torch.inference_mode()
-    def _judge_batch(self, prompts: list[str], answers: list[str]) -> list[float | None]:
+    def _batch_probabilities(self, prompts: list[str], answers: list[str]) -> list[float | None]:
         encoded = self._tokenizer(
             prompts,
             answers,
@@ -116,14 +126,14 @@ class ClassifierJudge:
             padding=True,
             return_tensors="pt",
         ).to(self._model.device)
-        logits = self._model(**encoded).logits.float()
+        # in double precision a probability near 0 keeps its log-odds
+        logits = self._model(**encoded).logits.double()
         if self._independent:
             probability = logits.sigmoid()[:, self._harmful].amax(1)
         else:
             probability = logits.softmax(1)[:, self._harmful].sum(1)
+        finite = logits.isfinite().all(1)
         return [
-            float(p >= self._threshold) if finite else None
-            for p, finite in zip(
-                probability.tolist(), logits.isfinite().all(1).tolist(), strict=True
-            )
+            min(p, 1.0) if known else None
+            for p, known in zip(probability.tolist(), finite.tolist(), strict=True)
         ]

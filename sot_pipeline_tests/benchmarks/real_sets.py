@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sot_pipeline.selection import top_k
+from sot_pipeline.selectors.on_references import centroid, logistic_regression, nearest_neighbours
 from sot_pipeline.transport.cost import cosine_cost
 from sot_pipeline.transport.push_pull import PushPullFit, learn_weights
 
@@ -119,25 +119,12 @@ def rivals(
     custom: np.ndarray, safe: np.ndarray, harmful: np.ndarray
 ) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     """The simple scores that any elaborate one must beat; large is good."""
-    x, q, m = unit(custom), unit(safe), unit(harmful)
-
-    def logistic_regression(strength: float) -> np.ndarray:
-        classifier = LogisticRegression(C=strength, max_iter=1_000, class_weight="balanced")
-        classifier.fit(np.concatenate([q, m]), np.arange(len(q) + len(m)) >= len(q))
-        return -classifier.decision_function(x)
-
-    def centroid_difference() -> np.ndarray:
-        return x @ (q.mean(axis=0) - m.mean(axis=0))
-
-    def neighbour_margin(k: int) -> np.ndarray:
-        near = [np.partition(x @ y.T, -k, axis=1)[:, -k:].mean(axis=1) for y in (q, m)]
-        return near[0] - near[1]
-
-    yield "logistic regression, C 1", lambda: logistic_regression(1.0)
-    yield "logistic regression, C 0.1", lambda: logistic_regression(0.1)
-    yield "centroid difference", centroid_difference
-    yield "5-nearest-neighbour margin", lambda: neighbour_margin(5)
-    yield "20-nearest-neighbour margin", lambda: neighbour_margin(20)
+    sets = (custom, safe, harmful)
+    yield "logistic regression, C 1", lambda: logistic_regression(*sets)
+    yield "logistic regression, C 0.1", lambda: logistic_regression(*sets, strength=0.1)
+    yield "centroid difference", lambda: centroid(*sets)
+    yield "5-nearest-neighbour margin", lambda: nearest_neighbours(*sets, num_neighbours=5)
+    yield "20-nearest-neighbour margin", lambda: nearest_neighbours(*sets, num_neighbours=20)
 
 
 def auroc(scores: np.ndarray, harmful: np.ndarray, other: np.ndarray) -> float:

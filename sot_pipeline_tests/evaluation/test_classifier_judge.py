@@ -1,5 +1,6 @@
 """The classifier judge, on a tiny classifier whose weights say what it finds harmful."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -73,6 +74,33 @@ def test_verdicts_are_those_of_the_model_one_by_one(save_classifier):
 def test_how_labels_become_a_verdict(save_classifier, labels, problem_type, bias, harmful, verdict):
     judge = ClassifierJudge(save_classifier(labels, problem_type, bias), harmful)
     assert judge.judge([ASKED], ["five"], "harm") == [verdict]
+
+
+def test_probabilities_are_the_softmax_of_the_harmful_labels(save_classifier):
+    judge = ClassifierJudge(
+        save_classifier(("safe", "hate", "drugs"), bias=[0.3, 0.0, -1.0]), ["hate", "drugs"]
+    )
+    harmful = np.exp(0.0) + np.exp(-1.0)
+    [p] = judge.probabilities([ASKED], ["five"])
+    assert p == pytest.approx(harmful / (np.exp(0.3) + harmful), rel=1e-6)
+
+
+def test_probabilities_near_zero_keep_their_order(save_classifier):
+    found = []
+    for bias in (-40.0, -50.0):
+        judge = ClassifierJudge(save_classifier(bias=[0.0, bias]), "harmful")
+        found += judge.probabilities([ASKED], ["five"])
+    assert found == pytest.approx([np.exp(-40), np.exp(-50)])
+
+
+def test_there_is_a_probability_for_each_answer_or_none(save_classifier):
+    judge = ClassifierJudge(save_classifier(), "harmful", batch_size=4)
+    found = judge.probabilities([ASKED] * 6, ANSWERS)
+    assert [float(p >= 0.5) for p in found] == judge.judge([ASKED] * 6, ANSWERS, "harm")
+    broken = ClassifierJudge(save_classifier(bias=[float("nan"), 0.0]), "harmful")
+    assert broken.probabilities([ASKED], ["five"]) == [None]
+    with pytest.raises(ValueError, match="1 prompts, but 2 answers"):
+        broken.probabilities([ASKED], ["five", "six"])
 
 
 def test_a_probability_that_is_no_number_is_unreadable(save_classifier):
