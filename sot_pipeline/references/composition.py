@@ -32,8 +32,8 @@ def cluster_shares(
     rng = np.random.default_rng(seed)
     drawn = np.concatenate([rows[rng.permutation(len(rows))[:_MOST_ROWS]] for rows in sets])
     num_clusters = min(NUM_CLUSTERS, len(np.unique(drawn, axis=0)))
-    model = KMeans(num_clusters, n_init=4, random_state=seed).fit(drawn)
-    places = [model.predict(rows) for rows in sets]
+    model = KMeans(num_clusters, random_state=seed).fit(drawn)
+    places = [np.asarray(model.predict(rows)) for rows in sets]
     shares = [np.bincount(place, minlength=num_clusters) / len(place) for place in places]
     return ClusterShares(shares[0], shares[1], shares[2], places[0], places[1])
 

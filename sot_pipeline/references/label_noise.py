@@ -26,7 +26,9 @@ class FlipRate(NamedTuple):
     # classifier gives to the other side at all, 2.5 % each. Rows that are hard to tell lie between.
     low: float
     high: float
-    suspicious: np.ndarray  # [k] int64, rows confidently of the other side, the surest first
+    # [k] int64: as many rows as the rate says ("prune by noise rate"), those that are least likely of
+    # their own side, the surest first; never one that is rather of its own side
+    suspicious: np.ndarray
     probability: np.ndarray  # [n] that a row is of its own side, from folds without it
 
 
@@ -103,12 +105,13 @@ def _flip_rate(own: np.ndarray, own_threshold: float, other_threshold: float) ->
     stays = (own >= own_threshold) & (own >= 0.5)
     num_gone, num_confident = int(gone.sum()), int(gone.sum() + stays.sum())
     num_contradicted = int((other > 0.5).sum())
-    order = np.flatnonzero(gone)
+    rate = num_gone / max(1, num_confident)
+    lowest = np.argsort(own, kind="stable")[: round(rate * len(own))]
     return FlipRate(
-        rate=num_gone / max(1, num_confident),
+        rate=rate,
         low=_exact_limits(num_gone, num_confident)[0],
         high=_exact_limits(max(num_contradicted, num_gone), len(own))[1],
-        suspicious=order[np.argsort(own[order], kind="stable")],
+        suspicious=lowest[own[lowest] < 0.5],
         probability=own,
     )
 

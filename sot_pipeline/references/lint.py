@@ -1,12 +1,10 @@
 """Findings about two reference sets: what is wrong with which rows, and what to do."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 
-from sot_pipeline.errors import InputError
 from sot_pipeline.references.cleaning import Cleaning, clean
 from sot_pipeline.references.composition import (
     cluster_shares,
@@ -15,9 +13,8 @@ from sot_pipeline.references.composition import (
     median_length,
 )
 from sot_pipeline.references.duplicates import NEAR_DUPLICATE, Pairs, equal_rows, near_rows
+from sot_pipeline.references.findings import Finding, Severity, TextSet, check_sets, finding
 from sot_pipeline.references.label_noise import FlipRate
-
-Severity = Literal["error", "warning", "note"]
 
 # Thresholds, with what real sets without the fault show (three tasks; benchmarks/REFERENCES.md)
 FEW_ROWS = 50  # below, the checks on a solve overlap for good and bad references
@@ -29,45 +26,6 @@ MOST_COPIES = 0.05
 LARGEST_TOPIC = 0.25  # see `densest_topic`
 LEAST_CLUSTER = 0.03  # share of the custom rows; of the reference's, less than a tenth of that
 LONGER, LATIN_SHIFT = 3.0, 0.2
-
-ROW_SCHEMA = {
-    "finding": pl.String, "severity": pl.String, "text_set": pl.String, "sample_id": pl.String,
-    "file": pl.String, "line": pl.Int64, "like_set": pl.String, "like_sample_id": pl.String,
-    "like_file": pl.String, "like_line": pl.Int64, "score": pl.Float64,
-}  # fmt: skip
-
-
-class TextSet(NamedTuple):
-    """A text set: `table` holds `sample_id, file, line, prompt, response`, one vector a row."""
-
-    name: str
-    table: pl.DataFrame
-    vectors: np.ndarray  # [n, d]; [n, 0] where only texts are compared
-
-    def __len__(self) -> int:
-        return self.table.height
-
-    @property
-    def texts(self) -> list[str]:
-        columns = self.table.select(pl.col("prompt", "response").fill_null("")).iter_rows()
-        return [f"{prompt}\n{response}" for prompt, response in columns]
-
-    @property
-    def prompts(self) -> list[str]:
-        return self.table["prompt"].fill_null("").to_list()
-
-
-class Finding(NamedTuple):
-    """One fault of the references. `rows` has `ROW_SCHEMA`; it never holds a text."""
-
-    name: str
-    severity: Severity  # a note is no fault by itself
-    text_set: str
-    count: int
-    share: float  # of the rows of `text_set`
-    message: str
-    advice: str
-    rows: pl.DataFrame
 
 
 class Lint(NamedTuple):
@@ -99,7 +57,7 @@ def lint(
         InputError: a set without rows, vectors that do not fit.
     """
     references = (safe, harmful)
-    _check([*references, *([custom] if custom else [])])
+    check_sets([*references, *([custom] if custom else [])])
     cleaning = clean(safe.vectors, harmful.vectors, seed=seed)
     found = [
         *_too_few(references),
@@ -113,48 +71,19 @@ def lint(
         found += [*_composition(safe, harmful, custom), *_form(safe, custom)]
     found += [f for each in references for other in evaluation for f in _asked(each, other)]
     found.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
-    flips = {} if cleaning.flips is None else dict(zip(("safe", "harmful"), cleaning.flips))
+    flips: dict[str, FlipRate] = {}
+    if cleaning.flips is not None:
+        flips["safe"], flips["harmful"] = cleaning.flips
     return Lint(found, flips)
-
-
-def finding(
-    name: str,
-    severity: Severity,
-    of: TextSet,
-    rows: np.ndarray | Sequence[int],
-    message: str,
-    advice: str,
-    *,
-    scores: np.ndarray | None = None,
-    like: tuple[TextSet, np.ndarray] | None = None,
-) -> Finding:
-    """A finding about these rows of a set, each like a row of another one if `like` says so."""
-    place = of.table[np.asarray(rows, dtype=np.int64).tolist()].select("sample_id", "file", "line")
-    table = place.with_columns(finding=pl.lit(name), severity=pl.lit(severity),
-                               text_set=pl.lit(of.name))  # fmt: skip
-    if like is not None:
-        other = like[0].table[like[1].tolist()]
-        table = table.with_columns(
-            like_set=pl.lit(like[0].name), like_sample_id=other["sample_id"],
-            like_file=other["file"], like_line=other["line"],
-        )  # fmt: skip
-    if scores is not None:
-        table = table.with_columns(score=pl.Series(np.asarray(scores, dtype=np.float64)))
-    columns = [
-        (pl.col(column) if column in table.columns else pl.lit(None)).cast(kind).alias(column)
-        for column, kind in ROW_SCHEMA.items()
-    ]
-    return Finding(name, severity, of.name, table.height, table.height / max(1, len(of)), message,
-                   advice, table.select(columns))  # fmt: skip
 
 
 def _too_few(references: Sequence[TextSet]) -> Iterator[Finding]:
     for each in references:
-        if len(each) < FEW_ROWS:
+        if each.num_rows < FEW_ROWS:
             yield finding(
-                "too_few_rows", "error" if len(each) < 10 else "warning", each, [],
-                f"{len(each)} rows", f"give at least {FEW_ROWS}; hundreds are better",
-            )._replace(count=len(each), share=1.0)  # fmt: skip
+                "too_few_rows", "error" if each.num_rows < 10 else "warning", each, [],
+                f"{each.num_rows} rows", f"give at least {FEW_ROWS}; hundreds are better",
+            )._replace(num_rows=each.num_rows, share=1.0)  # fmt: skip
 
 
 def _label_noise(references: Sequence[TextSet], cleaning: Cleaning) -> Iterator[Finding]:
@@ -188,7 +117,7 @@ def _overlap(safe: TextSet, harmful: TextSet) -> Iterator[Finding]:
     )  # fmt: skip
     inside = _inside(safe.vectors, harmful.vectors)
     if len(inside):
-        share = len(inside) / len(safe)
+        share = len(inside) / safe.num_rows
         yield finding(
             "safe_rows_inside_harmful", "warning" if share > MOST_INSIDE else "note", safe, inside,
             f"all {NUM_NEIGHBOURS} nearest reference rows are harmful ones",
@@ -212,7 +141,7 @@ def _copies(reference: TextSet) -> Iterator[Finding]:
     same = equal_rows(reference.texts)
     near = _without(near_rows(reference.vectors), same)
     for name, pairs in (("equal_rows", same), ("near_copies", near)):
-        many = len(pairs.rows) > MOST_COPIES * len(reference)
+        many = len(pairs.rows) > MOST_COPIES * reference.num_rows
         severity: Severity = "warning" if many or name == "equal_rows" else "note"
         yield from _pairs(name, severity, reference, reference, pairs, advice)
 
@@ -227,7 +156,7 @@ def _leakage(reference: TextSet, custom: TextSet) -> Iterator[Finding]:
     )
     severity: Severity = "error" if reference.name == "harmful" else "warning"
     yield from _pairs(f"custom_row_in_{reference.name}", severity, custom, reference, same, advice)
-    many = len(near.rows) > MOST_COPIES * len(custom)
+    many = len(near.rows) > MOST_COPIES * custom.num_rows
     severity = "warning" if reference.name == "harmful" or many else "note"
     name = f"custom_row_near_{reference.name}"
     yield from _pairs(name, severity, custom, reference, near, advice)
@@ -259,7 +188,7 @@ def _composition(safe: TextSet, harmful: TextSet, custom: TextSet) -> Iterator[F
     if len(rows):
         yield finding(
             "missing_in_safe", "warning", custom, rows,
-            f"{lacking.sum()} clusters with {len(rows) / len(custom):.0%} of the custom rows hold "
+            f"{lacking.sum()} clusters with {len(rows) / custom.num_rows:.0%} of the custom rows hold "
             "hardly a reference row",
             "add trusted rows like these to the safe reference",
         )  # fmt: skip
@@ -268,7 +197,7 @@ def _composition(safe: TextSet, harmful: TextSet, custom: TextSet) -> Iterator[F
     if len(rows):
         yield finding(
             "missing_in_custom", "note", safe, rows,
-            f"{len(rows) / len(safe):.0%} of the safe rows lie where hardly a custom row is",
+            f"{len(rows) / safe.num_rows:.0%} of the safe rows lie where hardly a custom row is",
             "fine for refusals of risky prompts; rows of another task take no part",
         )  # fmt: skip
 
@@ -289,7 +218,7 @@ def _form(safe: TextSet, custom: TextSet) -> Iterator[Finding]:
             yield finding(
                 f"{name}_differs", "warning", safe, [], what,
                 "form instead of content may decide: take safe rows of the custom rows' form",
-            )._replace(count=len(safe), share=1.0)  # fmt: skip
+            )._replace(num_rows=safe.num_rows, share=1.0)  # fmt: skip
 
 
 def _pairs(
@@ -310,24 +239,6 @@ def _pairs(
 def _without(pairs: Pairs, known: Pairs) -> Pairs:
     new = ~np.isin(pairs.rows, known.rows)
     return Pairs(*(each[new] for each in pairs))
-
-
-def _check(sets: Sequence[TextSet]) -> None:
-    for each in sets:
-        if len(each) == 0:
-            raise InputError(f"the {each.name} set has no rows; expected one or more")
-        vectors = each.vectors
-        if vectors.ndim != 2 or len(vectors) != len(each) or not np.isfinite(vectors).all():
-            raise InputError(
-                f"the {each.name} set has {len(each)} rows and vectors of shape {vectors.shape}, or "
-                "some are not finite; expected one vector of finite numbers a row"
-            )
-    widths = {each.name: each.vectors.shape[1] for each in sets}
-    if len(set(widths.values())) > 1:
-        raise InputError(
-            f"vectors have different dimensions ({widths}): they come from different models. "
-            "Embed all with the same model."
-        )
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

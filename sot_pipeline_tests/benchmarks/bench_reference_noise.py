@@ -13,8 +13,8 @@ Prints Markdown tables and draws `reference_noise.svg`; REFERENCES.md says what 
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,22 +25,41 @@ from sklearn.cluster import KMeans
 
 from sot_pipeline.references.cleaning import clean
 from sot_pipeline.selection import top_k
+from sot_pipeline.selectors.dsir import dsir
+from sot_pipeline.selectors.saft import saft
 from sot_pipeline.transport.cost import cosine_cost, pooled_mean, spreads
-from sot_pipeline_tests.benchmarks.real_sets import TASKS, Load, Set, fit_of, rivals, unit
+from sot_pipeline.transport.push_pull import learn_weights
+from sot_pipeline_tests.benchmarks.real_sets import TASKS, Load, Set, rivals, unit
 
 pytestmark = pytest.mark.bench
 SEEDS = range(100, 105)
 NUM_SAFE, NUM_REFUSALS, NUM_HARMFUL = 500, 400, 800
 KEEP = 0.8
-NUM_RESAMPLES = 200
+NUM_RESAMPLES = 100
 NUM_TOPICS = 8
 JITTER = 0.02  # |noise|² of a copy's vector of length 1: its cosine to the row is .99
 DEFAULT = "push-pull, relaxed .9"
 SIDES = ("harmful", "safe", "both")
 FLIPS = (0.1, 0.2, 0.3, 0.4)
 
-Draw = tuple[Set, Set, Set]  # custom, safe, harmful
-Score = Callable[[Draw], np.ndarray]
+Score = Callable[["Draw"], np.ndarray]
+
+
+class Draw:
+    """A custom set with its references; the costs between them are computed once."""
+
+    def __init__(self, custom: Set, safe: Set, harmful: Set) -> None:
+        self.custom, self.safe, self.harmful = custom, safe, harmful
+
+    @cached_property
+    def costs(self) -> tuple[np.ndarray, np.ndarray]:
+        center = pooled_mean(self.safe.vectors)
+        x, q, m = (rows.vectors for rows in (self.custom, self.safe, self.harmful))
+        return cosine_cost(x, q, center=center), cosine_cost(x, m, center=center)
+
+    @cached_property
+    def simple(self) -> dict[str, Callable[[], np.ndarray]]:
+        return dict(rivals(self.custom.vectors, self.safe.vectors, self.harmful.vectors))
 
 
 class Case(NamedTuple):
@@ -62,7 +81,7 @@ CASES = (
     *(Case("missing", "harmful", num_topics) for num_topics in (0, 1, 2, 4)),
     *(Case("copies", side, times) for side in SIDES for times in (10, 50)),
 )
-CURED = tuple(
+TREATED = tuple(  # also cleaned, and solved with other settings
     case
     for case in CASES
     if case.kind == "none"
@@ -179,34 +198,33 @@ def part_of(case: Case, custom: Set, topics: Topics, seed: int) -> dict[str, np.
 
 def push_pull(draw: Draw, *, epsilon_in_spreads: float | None = None, **settings) -> np.ndarray:
     """Log-weights with the package's defaults but for `settings`."""
-    custom, safe, harmful = draw
-    center = pooled_mean(safe.vectors)
     if epsilon_in_spreads is not None:
-        costs = [cosine_cost(custom.vectors, y.vectors, center=center) for y in (safe, harmful)]
-        settings["epsilon"] = epsilon_in_spreads * spreads(costs[0], costs[1]).within_rows
-    return fit_of(custom, safe, harmful, center, **settings).log_weights
+        settings["epsilon"] = epsilon_in_spreads * spreads(*draw.costs).within_rows
+    return learn_weights(*draw.costs, **settings).log_weights
 
 
 def _simple(name: str) -> Score:
-    return lambda draw: dict(rivals(*(rows.vectors for rows in draw)))[name]()
+    return lambda draw: draw.simple[name]()
 
 
 def _dsir(draw: Draw) -> np.ndarray:
-    from sot_pipeline.selectors.dsir import dsir
+    return _dsir_of(*(tuple(rows.rows["id"]) for rows in (draw.custom, draw.safe)))
 
+
+@lru_cache(maxsize=8)  # what happens to the harmful reference does not concern it
+def _dsir_of(custom: tuple[str, ...], safe: tuple[str, ...]) -> np.ndarray:
     texts = _texts()
-    return dsir(*([texts[each] for each in rows.rows["id"]] for rows in draw[:2]))
+    return dsir([texts[each] for each in custom], [texts[each] for each in safe])
 
 
 def _saft(draw: Draw) -> np.ndarray:
-    from sot_pipeline.selectors.saft import saft
-
     rng = np.random.default_rng(0)
-    custom, *sides = draw
-    validation = [_some(rows, min(50, len(rows.rows)), rng) for rows in sides]
-    vectors = np.concatenate([rows.vectors for rows in validation])
-    is_harmful = np.arange(len(vectors)) >= len(validation[0].rows)
-    return np.asarray(saft(custom.vectors[None], vectors[None], is_harmful))
+    validation = [
+        _some(rows, min(50, len(rows.rows)), rng).vectors for rows in (draw.safe, draw.harmful)
+    ]
+    is_harmful = np.arange(sum(map(len, validation))) >= len(validation[0])
+    states = np.concatenate(validation)[None]
+    return saft(draw.custom.vectors[None], states, is_harmful).log_weights
 
 
 @cache
@@ -254,6 +272,7 @@ class Resamples:
         self._counts = np.concatenate(
             [np.ones((1, num_rows)), rng.multinomial(num_rows, even, size=NUM_RESAMPLES)]
         )
+        self._counts = self._counts.astype(np.float32)
         self._is_harmful = custom.is_harmful
 
     def average_precision(self, scores: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -300,33 +319,44 @@ class Results:
         )
 
 
-def measure_all(load: Load, results: Results, methods: dict[str, Score] = METHODS) -> None:
+def measure_all(load: Load, results: Results) -> None:
     topics = topics_of(load("harmful_reference"))
-    for task in TASKS:
-        for seed in SEEDS:
+    for seed in SEEDS:
+        for task in TASKS:
             found = pools(load, task, seed)
             resamples = Resamples(found.custom, seed)
             for case in CASES:
-                for cleaned, wanted in ((False, methods), (True, methods), (False, CURES)):
-                    if wanted is CURES and case not in CURED:
-                        continue
-                    keys = [(task, seed, case.key, cleaned, name) for name in wanted]
-                    if all(key in results.rows for key in keys):
-                        continue
-                    safe, harmful = references(case, found, load, topics, seed)
-                    if cleaned:
-                        kept = clean(safe.vectors, harmful.vectors)
-                        safe, harmful = safe.where(kept.safe), harmful.where(kept.harmful)
-                    parts = part_of(case, found.custom, topics, seed)
-                    for key in keys:
-                        if key not in results.rows:
-                            scores = wanted[key[-1]]((found.custom, safe, harmful))
-                            results.add(list(key), _measured(scores, found, parts, resamples))
+                parts = part_of(case, found.custom, topics, seed)
+                draw = Draw(found.custom, *references(case, found, load, topics, seed))
+                _measure(draw, METHODS, False, (task, seed, case.key), parts, resamples, results)
+                if case in TREATED:
+                    key = (task, seed, case.key)
+                    _measure(draw, CURES, False, key, parts, resamples, results)
+                    _measure(draw, METHODS, True, key, parts, resamples, results)
+
+
+def _measure(
+    draw: Draw,
+    methods: dict[str, Score],
+    cleaned: bool,
+    where: tuple[str, int, str],
+    parts: dict[str, np.ndarray],
+    resamples: Resamples,
+    results: Results,
+) -> None:
+    keys = [(*where, cleaned, name) for name in methods]
+    missing = [key for key in keys if key not in results.rows]
+    if missing and cleaned:
+        kept = clean(draw.safe.vectors, draw.harmful.vectors)
+        draw = Draw(draw.custom, draw.safe.where(kept.safe), draw.harmful.where(kept.harmful))
+    for key in missing:
+        scores = methods[key[-1]](draw)
+        results.add(list(key), _measured(scores, draw.custom, parts, resamples))
 
 
 def _measured(
-    scores: np.ndarray, found: Pools, parts: dict[str, np.ndarray], resamples: Resamples
+    scores: np.ndarray, custom: Set, parts: dict[str, np.ndarray], resamples: Resamples
 ) -> dict[str, np.ndarray]:
-    parts = {"ap": found.custom.is_harmful} | parts
+    parts = {"ap": custom.is_harmful} | parts
     of_parts = {name: resamples.average_precision(scores, rows) for name, rows in parts.items()}
     return of_parts | {"left": resamples.left(scores)}
