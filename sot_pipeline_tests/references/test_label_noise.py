@@ -49,8 +49,9 @@ def test_the_sides_change_places_with_the_arguments():
     safe, harmful = swapped(10, 30)
     forth, back = flip_rates(safe, harmful), flip_rates(harmful, safe)
     for found, exchanged in zip(forth, back[::-1], strict=True):
-        assert found.suspicious.tolist() == exchanged.suspicious.tolist()
-        assert found.rate == pytest.approx(exchanged.rate, abs=0.02)  # other folds
+        # the folds are others, so the numbers are not exactly the same
+        assert found.rate == pytest.approx(exchanged.rate, abs=0.02)
+        np.testing.assert_allclose(found.probability, exchanged.probability, atol=0.1)
 
 
 def test_lengths_of_vectors_do_not_matter():
