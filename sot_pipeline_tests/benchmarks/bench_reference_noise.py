@@ -182,7 +182,8 @@ SHOWN = {  # Okabe and Ito's colours
     "5 nearest neighbours": ("#CC79A7", "--"),
     "20 nearest neighbours": ("#CC79A7", "-"),
     "centroid": ("#009E73", "-"),
-    "DSIR": ("#999999", "-"),
+    "DSIR": ("#999999", ":"),
+    "DSIR, without the refusals": ("#999999", "-"),
     "SAFT": ("#D55E00", "-"),
 }
 

@@ -10,7 +10,7 @@ started again, the measurement goes on from there.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -211,8 +211,9 @@ def _simple(name: str) -> Score:
     return lambda draw: draw.simple[name]()
 
 
-def _dsir(draw: Draw) -> np.ndarray:
-    return _dsir_of(*(tuple(rows.rows["id"]) for rows in (draw.custom, draw.safe)))
+def _dsir(draw: Draw, *, with_refusals: bool = True) -> np.ndarray:
+    safe = draw.safe if with_refusals else draw.safe.where(~draw.safe.is_refusal)
+    return _dsir_of(tuple(draw.custom.rows["id"]), tuple(safe.rows["id"]))
 
 
 @lru_cache(maxsize=8)  # what happens to the harmful reference does not concern it
@@ -253,6 +254,7 @@ METHODS: dict[str, Score] = {
     "20 nearest neighbours": _simple("20-nearest-neighbour margin"),
     "centroid": _simple("centroid difference"),
     "DSIR": _dsir,
+    "DSIR, without the refusals": lambda draw: _dsir(draw, with_refusals=False),
     "SAFT": _saft,
 }
 CURES: dict[str, Score] = {  # settings of the transport; on the references as they are
@@ -313,17 +315,22 @@ class Results:
     def _keep(self, key: list, measured: dict[str, Any]) -> None:
         self.rows[tuple(key)] = {name: np.array(values) for name, values in measured.items()}
 
-    def of(self, case: Case, method: str, cleaned: bool, measure: str) -> np.ndarray:
-        """`[tasks, draws, 1 + resamples]`, per cent."""
-        return 100 * np.array(
-            [
-                [
-                    self.rows[task, seed, case.key, cleaned, method][measure]
-                    for seed in seeds_of(case)
-                ]
-                for task in TASKS
-            ]
-        )
+    def of(
+        self,
+        case: Case,
+        method: str,
+        measure: str = "ap",
+        *,
+        cleaned: bool = False,
+        seeds: Iterable[int] | None = None,
+    ) -> np.ndarray:
+        """`[tasks, draws, 1 + resamples]`, per cent; the first entry is on the rows themselves."""
+        draws = seeds_of(case) if seeds is None else seeds
+        rows = [
+            [self.rows[task, seed, case.key, cleaned, method][measure] for seed in draws]
+            for task in TASKS
+        ]
+        return 100 * np.array(rows)
 
 
 def measure_all(load: Load, results: Results) -> None:
