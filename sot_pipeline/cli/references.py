@@ -1,4 +1,4 @@
-"""`sot references`: rows for a task's harmful reference, proposed, then accepted or refused."""
+"""`sot references`: faults of the references; rows for the harmful one, proposed, then accepted."""
 
 import sys
 from pathlib import Path
@@ -7,15 +7,26 @@ from typing import Annotated, Any
 import typer
 
 from sot_pipeline.cli.options import HomeOption, JsonOption
-from sot_pipeline.cli.output import DONE, FAILED, FINDINGS, print_json, say, shown_progress, table
+from sot_pipeline.cli.output import (
+    DONE,
+    FAILED,
+    FINDINGS,
+    print_json,
+    say,
+    shown_progress,
+    table,
+    write_table,
+)
 
 references = typer.Typer(
     name="references",
-    help="Keep a task's harmful reference up to date; nothing changes until a person accepts.",
+    help="Look for faults of the references, and keep the harmful one up to date; nothing changes "
+    "until a person accepts.",
     no_args_is_help=True,
 )
 
 EXCERPT = 400  # characters
+SHOWN_ROWS = 10  # of a finding
 TaskArgument = Annotated[str, typer.Argument(help="A purified task")]
 PendingArgument = Annotated[
     str | None, typer.Argument(help="Pending file, or a part of its name [the only one]")
@@ -24,6 +35,56 @@ OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only the r
 ExceptOption = Annotated[
     list[str] | None, typer.Option("--except", help="All rows but the one of this id")
 ]
+
+
+@references.command("lint")
+def lint_(
+    task: Annotated[str | None, typer.Option("--task", help="A purified task")] = None,
+    safe: Annotated[
+        list[str] | None, typer.Option("--safe", help="Safe reference, without a task")
+    ] = None,
+    harmful: Annotated[
+        list[str] | None, typer.Option("--harmful", help="Harmful reference")
+    ] = None,
+    custom: Annotated[
+        list[str] | None, typer.Option("--custom", help="Custom set to compare them with")
+    ] = None,
+    embedder: Annotated[
+        str, typer.Option(help="Encoder of files without a task: minilm, a folder, a hub id")
+    ] = "minilm",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write all rows of all findings: .parquet or .csv")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find faults of a safe and a harmful reference; exit code 3 for an error or a warning."""
+    from sot_pipeline.defs.home import Home
+    from sot_pipeline.defs.reference_lint import lint_files, lint_task
+
+    if (task is None) == (not safe or not harmful) or (task and (safe or harmful or custom)):
+        raise typer.BadParameter("give either --task, or --safe and --harmful")
+    if out is not None and out.suffix not in (".parquet", ".csv"):
+        raise typer.BadParameter(f"--out {out}: expected a name ending in .parquet or .csv")
+    with shown_progress():
+        report = (
+            lint_task(Home(home), task)
+            if task is not None
+            else lint_files(
+                Home(home),
+                safe=safe or [],
+                harmful=harmful or [],
+                custom=custom or [],
+                embedder=embedder,
+            )
+        )
+    if out is not None:
+        write_table(report.rows, out)
+    if json:
+        print_json(_lint_document(report))
+    else:
+        _print_lint(report)
+    sys.exit(DONE if report.lint.is_clean else FINDINGS)
 
 
 @references.command()
@@ -153,6 +214,61 @@ def _purify(place: Any, task: str) -> dict[str, Any]:
         say(f"error: {outcome.error}")
     return {"run_id": outcome.run_id, "error": outcome.error,
             "checks": [vars(check) for check in outcome.checks]}  # fmt: skip
+
+
+def _lint_document(report: Any) -> dict[str, Any]:
+    return {
+        "clean": report.lint.is_clean,
+        "num_rows": report.num_rows,
+        "flipped_labels": {
+            name: {"rate": flips.rate, "low": flips.low, "high": flips.high}
+            for name, flips in report.lint.flips.items()
+        },
+        "findings": [
+            found._asdict() | {"rows": found.rows.drop("finding", "severity").to_dicts()}
+            for found in report.lint.findings
+        ],
+    }
+
+
+def _print_lint(report: Any) -> None:
+    for name, flips in report.lint.flips.items():
+        say(f"{name}: {report.num_rows[name]:,} rows, about {flips.rate:.1%} of them mislabelled "
+            f"({flips.low:.1%} to {flips.high:.1%})")  # fmt: skip
+    if not report.lint.findings:
+        say("no findings")
+        return
+    table(
+        "",
+        ["severity", "finding", "of", "rows", "share", "what", "what to do"],
+        [
+            [each.severity, each.name, each.text_set, f"{each.num_rows:,}", f"{each.share:.1%}",
+             each.message, each.advice]
+            for each in report.lint.findings
+        ],
+    )  # fmt: skip
+    for each in report.lint.findings:
+        if each.severity != "note" and each.rows.height:
+            _print_lint_rows(each)
+
+
+def _print_lint_rows(found: Any) -> None:
+    shown = found.rows.head(SHOWN_ROWS)
+    more = found.rows.height - shown.height
+    table(
+        f"\n{found.name} ({found.text_set})",
+        ["row", "where", "like", "score"],
+        [
+            [
+                row["sample_id"] or "",
+                f"{row['file']}:{row['line']}",
+                f"{row['like_file']}:{row['like_line']}" if row["like_line"] is not None else "",
+                "" if row["score"] is None else f"{row['score']:.2f}",
+            ]
+            for row in shown.iter_rows(named=True)
+        ],
+        note=f"and {more:,} more: --out FILE writes all" if more else "",
+    )
 
 
 def _print_proposed(document: dict[str, Any], with_text: list[dict[str, Any]]) -> None:

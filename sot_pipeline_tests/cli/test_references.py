@@ -272,3 +272,72 @@ def test_a_task_that_was_not_purified_has_no_rows_to_look_at(sot):
     code, _, err = sot("references", "propose", "new")
     assert code == 1
     assert "run `sot purify --task new` first" in err
+
+
+def lint_document(sot: Sot, *arguments: str, code: int) -> dict:
+    found, out, err = sot("references", "lint", *arguments, "--json")
+    assert found == code, err
+    return json.loads(out)
+
+
+def with_a_row_on_both_sides(folder: Path) -> list[str]:
+    """Arguments that name the project's references; safe.jsonl:21 is a row of the harmful one."""
+    texts = folder / "texts"
+    safe, harmful = texts / "safe.jsonl", texts / "harmful.jsonl"
+    write_jsonl(safe, [*rows_of(safe), rows_of(harmful)[4]])
+    model = str(folder / "texts" / "model")
+    return ["--safe", str(safe), "--harmful", str(harmful), "--embedder", model]
+
+
+def test_lint_reads_what_a_task_has_stored_and_embeds_nothing(sot):
+    shutil.rmtree(sot.folder / "texts" / "model", ignore_errors=True)
+    document = lint_document(sot, "--task", "small", code=3)
+    assert document["num_rows"] == {"custom": 60, "safe": 20, "harmful": 15}
+    few = [each for each in document["findings"] if each["name"] == "too_few_rows"]
+    assert {each["text_set"] for each in few} == {"safe", "harmful"}
+
+
+def test_lint_of_files_names_both_places_of_a_row_and_quotes_nothing(sot):
+    arguments = with_a_row_on_both_sides(sot.folder)
+    code, out, err = sot("references", "lint", *arguments, "--out", "rows.csv")
+    assert code == 3, err
+    assert "safe.jsonl:21" in out
+    assert "harmful.jsonl:5" in out
+    harmful = rows_of(sot.folder / "texts" / "harmful.jsonl")
+    quoted = out + err + Path("rows.csv").read_text()
+    assert not any(each["prompt"] in quoted for each in harmful)
+    rows = pl.read_csv("rows.csv").filter(pl.col("finding") == "same_row_on_both_sides")
+    assert rows.select("file", "line", "like_file", "like_line").rows() == [
+        ("safe.jsonl", 21, "harmful.jsonl", 5)
+    ]
+
+
+def test_lint_counts_lines_that_could_not_be_read(sot):
+    arguments = with_a_row_on_both_sides(sot.folder)
+    with (sot.folder / "texts" / "harmful.jsonl").open("a") as file:
+        file.write("no json\n")
+    document = lint_document(sot, *arguments, code=3)
+    (bad,) = (each for each in document["findings"] if each["name"] == "unreadable_rows")
+    assert (bad["num_rows"], bad["rows"][0]["line"]) == (1, 16)
+
+
+def test_lint_of_a_file_without_rows_names_it(sot):
+    arguments = with_a_row_on_both_sides(sot.folder)
+    (sot.folder / "texts" / "safe.jsonl").write_text("{}\n")
+    code, _, err = sot("references", "lint", *arguments)
+    assert code == 1
+    assert "safe.jsonl:1" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--safe", "a"),
+        ("--task", "small", "--safe", "a"),
+        ("--task", "small", "--out", "x.txt"),
+    ],
+)
+def test_lint_wants_a_task_or_both_references(sot, arguments):
+    code, _, _ = sot("references", "lint", *arguments)
+    assert code == 2
