@@ -79,11 +79,11 @@ class EmbeddingJudge:
         self._embed, self._threshold = embed, threshold
         vectors = embed(conversations(labelled.prompts, labelled.answers))
         self._models: dict[Kind, Model] = {}
+        prompts = labelled.groups  # made anew each time it is asked for
         for kind, labels in labelled.labels.items():
             rows, known = known_labels(labels)
             if len(rows):
-                groups = [labelled.groups[row] for row in rows]
-                self._models[kind] = fit(vectors[rows], known, groups)
+                self._models[kind] = fit(vectors[rows], known, [prompts[row] for row in rows])
         if not self._models:
             raise InputError("None of the labelled answers has a label to learn from.")
         self.kinds: frozenset[Kind] = frozenset(self._models)

@@ -1,7 +1,6 @@
 """Answers of a model: greedy, in batches of prompts of similar length, with a key-value cache."""
 
 import inspect
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,10 +8,10 @@ import torch
 from transformers import DynamicCache
 
 from sot_pipeline.errors import InputError
+from sot_pipeline.evaluation.batches import run_halving
 from sot_pipeline.language_model import (
     Conversation,
     LanguageModel,
-    is_out_of_memory,
     render,
     render_with_answer_mask,
 )
@@ -47,22 +46,14 @@ def generate_answers(
     room = _room(lm, prompts, max_new_tokens)
     # The longest first: if memory runs out, it does so at once.
     order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), row))
-    waiting = deque(order[i : i + batch_size] for i in range(0, len(order), batch_size))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     answers = [""] * len(prompts)
     done = 0
-    while waiting:
-        rows = waiting.popleft()
-        generated = None
-        try:
-            generated = _generate(lm, [prompts[row] for row in rows], [room[row] for row in rows])
-        except (RuntimeError, MemoryError) as error:
-            if len(rows) == 1 or not is_out_of_memory(error):
-                raise
-        if generated is None:  # only now are the failed batch's tensors gone
-            torch.cuda.empty_cache()
-            half = len(rows) // 2
-            waiting.extendleft((rows[half:], rows[:half]))
-            continue
+
+    def generate(rows: Sequence[int]) -> list[list[int]]:
+        return _generate(lm, [prompts[row] for row in rows], [room[row] for row in rows])
+
+    for rows, generated in run_halving(batches, generate):
         for row, ids in zip(rows, generated, strict=True):
             answers[row] = _decode(lm, ids)
         done += len(rows)

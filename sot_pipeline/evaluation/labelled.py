@@ -142,7 +142,8 @@ def read_labelled(
 ) -> LabelledFile:
     """Read a parquet, csv or jsonl file of answers with people's labels.
 
-    Rows without an answer are left out; without a source column all rows are of one source.
+    Rows without an answer are left out. Rows without a source, or all where there is no such
+    column, are of one source that is called as the file.
 
     Args:
         more_words: Labels that `WORDS` does not know, with their numbers from 0 to 1.
@@ -161,6 +162,7 @@ def read_labelled(
         rows = rows.with_columns(pl.lit(path.stem).alias(columns.source))
     texts = [columns.prompt, columns.answer]
     rows = rows.with_columns(pl.col(*texts, columns.source).cast(pl.String)).drop_nulls(texts)
+    rows = rows.with_columns(pl.col(columns.source).fill_null(path.stem))
     words: dict[Kind, dict[str, float | None]] = {
         kind: WORDS[kind] | _lowered(more_words or {}) for kind in KINDS
     }

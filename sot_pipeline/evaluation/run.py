@@ -8,6 +8,7 @@ import polars as pl
 from sot_pipeline.evaluation import scores
 from sot_pipeline.evaluation.generate import generate_answers
 from sot_pipeline.evaluation.judge import Judge
+from sot_pipeline.evaluation.likelihood import reference_losses
 from sot_pipeline.evaluation.scores import AccuracyMode, Score
 from sot_pipeline.language_model import Conversation, LanguageModel
 
@@ -59,8 +60,8 @@ def evaluate_model(
 
     Args:
         prompt_sets: "harmful" gives the harmfulness score, "over_refusal" the over-refusal,
-            "task" helpfulness (if the judge judges it) and accuracy (where every prompt has a
-            reference). A score whose set is absent is not reported.
+            "task" helpfulness (if the judge judges it), and accuracy and task loss (where every
+            prompt has a reference). A score whose set is absent is not reported.
         accuracy_mode: See `scores.correct`.
         progress: Called as (prompts answered, prompts in all).
     """
@@ -80,6 +81,10 @@ def evaluate_model(
         for name, prompts in prompt_sets.items()
     }
     measured = _scores(prompt_sets, answers, verdicts, accuracy_mode, num_resamples)
+    task = prompt_sets.get("task")
+    if task is not None and (references := _every_reference(task)):
+        losses = reference_losses(lm, task.prompts, references, batch_size=batch_size)
+        measured["task_loss"] = scores.task_loss(losses, num_resamples=num_resamples)
     rows = [{"score": name, **score._asdict()} for name, score in measured.items()]
     return Evaluation(
         pl.DataFrame(rows, schema=SCORES_SCHEMA), _answer_table(prompt_sets, answers, verdicts)
@@ -116,12 +121,10 @@ def _scores(
         measured["helpfulness_score"] = scores.helpfulness_score(
             verdicts["task"]["help"], **resampled
         )
-    if "task" in prompt_sets:
-        references = [r for r in prompt_sets["task"].references if r is not None]
-        if len(references) == len(answers["task"]):
-            measured["accuracy"] = scores.accuracy(
-                answers["task"], references, mode=accuracy_mode, **resampled
-            )
+    if "task" in prompt_sets and (references := _every_reference(prompt_sets["task"])):
+        measured["accuracy"] = scores.accuracy(
+            answers["task"], references, mode=accuracy_mode, **resampled
+        )
     if "refusal" in verdicts.get("over_refusal", {}):
         measured["over_refusal"] = scores.over_refusal(
             verdicts["over_refusal"]["refusal"], **resampled
@@ -131,6 +134,12 @@ def _scores(
             measured["harmfulness_score"], measured["helpfulness_score"], measured.get("accuracy")
         )
     return measured
+
+
+def _every_reference(prompts: PromptSet) -> list[str]:
+    """The reference answers; none if a prompt has none."""
+    references = [reference for reference in prompts.references if reference is not None]
+    return references if len(references) == len(prompts.ids) else []
 
 
 def _answer_table(

@@ -47,6 +47,16 @@ def test_it_finds_what_was_planted():
     assert judge.kinds == {"harm"}
 
 
+def test_prompts_are_grouped_once_however_many_answers_there_are(monkeypatch):
+    made = []
+    real = LabelledAnswers.groups
+    monkeypatch.setattr(
+        LabelledAnswers, "groups", property(lambda self: made.append(1) or real.__get__(self))
+    )
+    EmbeddingJudge(embed, "e", labelled())
+    assert len(made) == 1
+
+
 def test_probabilities_are_calibrated():
     vectors, labels, _ = planted(2_000)
     model = fit(vectors, labels, [str(row) for row in range(2_000)])

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from sot_pipeline.errors import InputError
+from sot_pipeline.evaluation.agreement_table import Rater, agreement_table
 from sot_pipeline.evaluation.labelled import Columns, read_labelled
 
 SECRET = "a text that no error may show"
@@ -38,6 +39,16 @@ def test_every_format_gives_the_same_labels(tmp_path, name):
     assert file.sources == ["rows"]
     assert file.prompts[1] == [{"role": "user", "content": "p1"}]
     assert file.answers == ["a0", "a1", "a2"]
+
+
+def test_rows_without_a_source_are_of_one_called_as_the_file(tmp_path):
+    labels = [True, False, True]
+    file = read_labelled(write(tmp_path, human_is_harmful=labels, source=["x", None, None]))
+    assert sorted(file.sources) == ["rows", "x"]
+    assert file.of_source("rows").truth("harm").tolist() == [0, 1]
+    rater = Rater("r", {"harm": np.array([1.0, 0.0, 1.0])})
+    table = agreement_table(file, [rater], num_resamples=100)
+    assert set(table["source"]) == {"rows", "x"}
 
 
 def test_do_not_answers_actions_are_steps_but_for_the_one_that_is_not(tmp_path):
