@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sot_pipeline.references.directions import unit_rows
+
 NUM_CLUSTERS = 10
 _MOST_ROWS = 5_000  # of a set that are clustered
 _TOPIC_COSINE = 0.4  # rows this close share a topic
@@ -28,7 +30,7 @@ def cluster_shares(
     """k-means on the unit rows, each set up to 5,000 of them, drawn at random."""
     from sklearn.cluster import KMeans
 
-    sets = [_unit(vectors) for vectors in (custom, safe, harmful)]
+    sets = [unit_rows(vectors) for vectors in (custom, safe, harmful)]
     rng = np.random.default_rng(seed)
     drawn = np.concatenate([rows[rng.permutation(len(rows))[:_MOST_ROWS]] for rows in sets])
     num_clusters = min(NUM_CLUSTERS, len(np.unique(drawn, axis=0)))
@@ -52,7 +54,7 @@ def densest_topic(vectors: np.ndarray) -> Densest:
     0.14 in a harmful reference of 1,242 real rows, 0.19 in 120 of them at random; 0.25, 0.53 and
     0.60 in three of its narrow topics alone (all-MiniLM-L6-v2 vectors of prompt and answer apart).
     """
-    x = _unit(vectors)
+    x = unit_rows(vectors)
     counts = np.concatenate(
         [(x[start : start + 2_048] @ x.T >= _TOPIC_COSINE).sum(axis=1)
          for start in range(0, len(x), 2_048)]
@@ -75,9 +77,3 @@ def latin_share(texts: Sequence[str]) -> float:
         latin = sum(each.isascii() or "LATIN" in unicodedata.name(each, "") for each in letters)
         shares.append(latin / len(letters) if letters else 1.0)
     return float(np.mean(shares))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = np.asarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sot_pipeline.references.directions import unit_rows
+
 # Cosine from which on two rows count as repeats (vectors of prompt and answer apart, all-MiniLM-L6-v2).
 # Among 5,150 rows that are all different, the share with such a neighbour is 0 (alpaca, GSM8K; at .95
 # 0.1 %), 0.2 % (harmful reference) and 2 % (AG News, whose prompts share a frame; at .95 6 %).
@@ -57,8 +59,8 @@ def near_rows(
         vectors: `[n, d]`, any unit.
         others: `[m, d]` of the same model; None: `vectors`.
     """
-    x = _unit(vectors)
-    y = x if others is None else _unit(others)
+    x = unit_rows(vectors)
+    y = x if others is None else unit_rows(others)
     rows, likest, similarities = [], [], []
     for start in range(0, len(x), _CHUNK):
         cosine = x[start : start + _CHUNK] @ y.T
@@ -91,9 +93,3 @@ def _pairs(rows: list[int], others: list[int], similarities: list[float]) -> Pai
         np.array(others, dtype=np.int64),
         np.array(similarities, dtype=np.float32),
     )
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = np.asarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)

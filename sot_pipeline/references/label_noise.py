@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sot_pipeline.errors import InputError
+from sot_pipeline.references.directions import unit_rows
 
 NUM_FOLDS, NUM_SPLITS = 5, 3
 FEWEST_ROWS = 20  # of a side; below, a fold trains on hardly anything
@@ -55,7 +56,7 @@ def flip_rates(
         InputError: fewer than `FEWEST_ROWS` rows of either, different dimensions, bad vectors.
     """
     _check(safe, harmful)
-    features = np.concatenate([_unit(safe), _unit(harmful)])
+    features = np.concatenate([unit_rows(safe), unit_rows(harmful)])
     is_harmful = np.arange(len(features)) >= len(safe)
     copies = np.arange(len(features)) if groups is None else np.asarray(groups)
     harm = np.mean(
@@ -143,8 +144,3 @@ def _check(safe: np.ndarray, harmful: np.ndarray) -> None:
             f"safe vectors have {safe.shape[1]} dimensions, harmful ones {harmful.shape[1]}: they "
             "come from different models. Embed both with the same model."
         )
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)

@@ -12,6 +12,7 @@ from sot_pipeline.references.composition import (
     latin_share,
     median_length,
 )
+from sot_pipeline.references.directions import unit_rows
 from sot_pipeline.references.duplicates import NEAR_DUPLICATE, Pairs, equal_rows, near_rows
 from sot_pipeline.references.findings import Finding, Severity, TextSet, check_sets, finding
 from sot_pipeline.references.label_noise import FlipRate
@@ -24,8 +25,10 @@ NUM_NEIGHBOURS = 10  # all of them harmful: 0.06-0.12 % of safe rows; of 5: 0.4-
 MOST_INSIDE = 0.01
 MOST_COPIES = 0.05
 LARGEST_TOPIC = 0.25  # see `densest_topic`
+FEWEST_FOR_TOPIC = 120  # rows: what it was measured on; few rows are about few things by themselves
 LEAST_CLUSTER = 0.03  # share of the custom rows; of the reference's, less than a tenth of that
 LONGER, LATIN_SHIFT = 3.0, 0.2
+_CHUNK = 1_024  # rows whose cosines to a whole set are held at once
 
 
 class Lint(NamedTuple):
@@ -129,11 +132,17 @@ def _inside(safe: np.ndarray, harmful: np.ndarray) -> np.ndarray:
     """Safe rows whose nearest rows of both references are all harmful."""
     if len(harmful) < NUM_NEIGHBOURS:
         return np.zeros(0, dtype=np.int64)
-    x, y = _unit(safe), _unit(harmful)
-    own = x @ x.T
-    np.fill_diagonal(own, -2)
-    kth = -np.partition(-(x @ y.T), NUM_NEIGHBOURS - 1, axis=1)[:, NUM_NEIGHBOURS - 1]
-    return np.flatnonzero(own.max(axis=1) < kth)
+    x, y = unit_rows(safe), unit_rows(harmful)
+    inside = []
+    for start in range(0, len(x), _CHUNK):
+        part = x[start : start + _CHUNK]
+        own = part @ x.T
+        here = np.arange(len(part))
+        own[here, start + here] = -2  # no row is its own neighbour
+        kth = -np.partition(-(part @ y.T), NUM_NEIGHBOURS - 1, axis=1)[:, NUM_NEIGHBOURS - 1]
+        inside.append(start + np.flatnonzero(own.max(axis=1) < kth))
+        del own  # before the next one is made
+    return np.concatenate(inside)
 
 
 def _copies(reference: TextSet) -> Iterator[Finding]:
@@ -171,6 +180,8 @@ def _asked(reference: TextSet, evaluation: TextSet) -> Iterator[Finding]:
 
 
 def _narrow(harmful: TextSet) -> Iterator[Finding]:
+    if harmful.num_rows < FEWEST_FOR_TOPIC:
+        return
     topic = densest_topic(harmful.vectors)
     if topic.share > LARGEST_TOPIC and len(topic.members) > 1:
         yield finding(
@@ -239,8 +250,3 @@ def _pairs(
 def _without(pairs: Pairs, known: Pairs) -> Pairs:
     new = ~np.isin(pairs.rows, known.rows)
     return Pairs(*(each[new] for each in pairs))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)

@@ -1,10 +1,13 @@
 """The linter of references: planted faults are found where they are, clean sets have none."""
 
+import tracemalloc
+
 import numpy as np
 import polars as pl
 import pytest
 
 from sot_pipeline.errors import InputError
+from sot_pipeline.references import lint as module
 from sot_pipeline.references.findings import ROW_SCHEMA, TextSet
 from sot_pipeline.references.lint import Lint, lint
 
@@ -106,6 +109,28 @@ def test_safe_rows_that_sit_inside_the_harmful_reference_are_found():
     assert named(found, "safe_rows_inside_harmful")[0].severity == "warning"
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 7, 200])
+def test_rows_inside_are_the_same_however_many_are_looked_at_at_once(monkeypatch, rows_at_once):
+    rng = np.random.default_rng(4)
+    safe, harmful = rng.normal(size=(20, 3)), rng.normal(size=(400, 3))
+    x, y = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (safe, harmful))
+    own = x @ x.T - 9 * np.eye(20)
+    expected = np.flatnonzero(own.max(axis=1) < np.sort(x @ y.T, axis=1)[:, -module.NUM_NEIGHBOURS])
+    assert 0 < len(expected) < 20
+    monkeypatch.setattr(module, "_CHUNK", rows_at_once)
+    np.testing.assert_array_equal(module._inside(safe, harmful), expected)
+
+
+def test_the_matrix_of_all_safe_rows_is_never_held():
+    rng = np.random.default_rng(4)
+    safe, harmful = rng.normal(size=(8_000, 4)), rng.normal(size=(20, 4))
+    tracemalloc.start()
+    module._inside(safe, harmful)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 8_000 * 8_000 / 2, "bytes of half the matrix"
+
+
 def test_known_flips_are_listed_the_surest_first_with_a_rate():
     safe, harmful = safe_set(), harmful_set()
     strangers = text_set("harmful", 60, HARMFUL, seed=5).vectors
@@ -173,6 +198,12 @@ def test_harmful_contamination_is_not_missing_in_the_safe_reference():
 def test_a_harmful_reference_about_one_thing_is_narrow():
     found = lint(safe_set(), text_set("harmful", 120, HARMFUL, seed=1, topics=2))
     assert named(found, "one_topic_dominates")[0].share == pytest.approx(0.5, abs=0.05)
+
+
+def test_few_rows_are_not_said_to_be_about_one_thing():
+    few, enough = (text_set("harmful", n, HARMFUL, seed=1, topics=2) for n in (119, 120))
+    assert not named(lint(safe_set(), few), "one_topic_dominates")
+    assert named(lint(safe_set(), enough), "one_topic_dominates")
 
 
 def test_longer_texts_and_another_script_are_shifts_of_form():
