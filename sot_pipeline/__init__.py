@@ -8,6 +8,7 @@ transport  | defs/assets/transport.py  | transport/cost.py, push_pull.py
 selection  | defs/assets/purified.py   | selection.py, explanations.py
 finetuning | defs/assets/adapter.py    | finetuning/
 evaluation | defs/assets/evaluation.py | evaluation/
+comparison | defs/assets/rivals.py, comparison.py, experiments.py | selectors/, selection_quality.py
 report     | defs/assets/report.py     | report/
 
 `definitions.py` shows the whole graph on one screen; `cli/` drives it from a terminal.

@@ -10,8 +10,10 @@ from sot_pipeline.defs.assets import (
     costs,
     embeddings,
     evaluation,
+    experiments,
     purified,
     report,
+    rivals,
     safety,
     texts,
     transport,
@@ -64,10 +66,23 @@ ADAPTER = (
     safety.harmless_prompts,
     adapter.adapter,  # weighted LoRA, under a defence
     evaluation.evaluation,  # HmS, HpS, accuracy, over-refusal
-    comparison.comparison,  # the same training on other selections, under other defences
     report.safety_report,
 )
-ASSETS = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER)
+RIVALS = tuple(rivals.RIVAL_ASSETS.values())  # other scores of the same rows, where asked for
+COMPARISON = (
+    comparison.compared_selections,  # what each method would keep
+    comparison.selection_quality,  # ... against the truth, where it is known
+    comparison.comparison,  # the same training on each, under each defence
+)
+EXPERIMENTS = {  # the paper's; each runs by its own job, experiment_NAME
+    "ablation": experiments.ablation,
+    "lambda": experiments.lambda_sweep,
+    "keep": experiments.keep_sweep,
+    "contamination": experiments.contamination_sweep,
+    "embedders": experiments.embedder_swap,
+}
+PIPELINE = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER, *RIVALS, *COMPARISON)
+ASSETS = (*PIPELINE, *EXPERIMENTS.values())
 
 SENSORS = (
     task_files,  # data/tasks/*.yaml -> partitions
@@ -89,12 +104,21 @@ JOBS = {
         "harmless_prompts",
         "adapter",
     },
-    "purify_and_finetune": {asset.name for asset in ASSETS},
+    "compare_selections": PURIFY
+    | {"aligned_base_model", "compared_selections", "selection_quality"}
+    | {asset.name for asset in RIVALS},
+    "purify_and_finetune": {asset.name for asset in PIPELINE},
+    **{
+        f"experiment_{name}": PURIFY | {"aligned_base_model", asset.name}
+        for name, asset in EXPERIMENTS.items()
+    },
 }
 DESCRIPTIONS = {
     "purify": "Read, embed, weigh and cut one task's rows; write the files and a report.",
     "finetune": "Purify, and fine-tune the adapter with the learned weights.",
+    "compare_selections": "Which rows other methods would keep, and how good each choice is.",
     "purify_and_finetune": "Purify, fine-tune, evaluate, compare as the settings say, report.",
+    **{f"experiment_{name}": asset.description for name, asset in EXPERIMENTS.items()},
 }
 
 

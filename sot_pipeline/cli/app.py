@@ -216,6 +216,71 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    task: Annotated[str, typer.Argument(help="A task that `sot purify` made")],
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="A,B+C,...", help="SELECTION or SELECTION+DEFENCE [every selection]"),
+    ] = None,
+    without: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Methods to leave out")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each method [1]")] = None,
+    selections_only: Annotated[
+        bool, typer.Option("--selections-only", help="Which rows each keeps; train nothing")
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The truth about the rows: id, label (harmful, refusal, benign), source"),
+    ] = None,
+    settings: SetOption = None,
+    out: OutOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Every method on the same rows under the same budget: quality of its choice where labels are
+    known, harm and help of the model trained on it, time and memory.
+
+    Selections: sot (this project), sot_balanced, sot_pull, sot_push, sot_one_shot, sot_cut (cut
+    without weights), sot_reweight (weights without a cut), dsir, saft, seal, alpagasus, larf,
+    toss, guard, logistic_regression, knn, centroid, random, sft (all rows), sft_clean.
+
+    Example: sot compare mytask --without guard,alpagasus --labels labels.jsonl --out comparison
+    """
+    from sot_pipeline.cli.compare import run_compare
+
+    sys.exit(
+        run_compare(
+            home, task, methods, without, seeds, selections_only, labels, settings or [], out, json
+        )
+    )
+
+
+@app.command()
+def experiment(
+    name: Annotated[
+        str, typer.Argument(help="ablation, lambda, keep, contamination, embedders, or all")
+    ],
+    task: Annotated[str, typer.Argument(help="A task with a base model and evaluation prompts")],
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Trainings of each variation [3]")
+    ] = None,
+    settings: SetOption = None,
+    out: OutOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """The paper's experiments on your task: what each part of the method does, and every lambda,
+    cut, share of harm and encoder; and whether the paper's trends show.
+
+    Example: sot experiment ablation mytask --out results
+    """
+    from sot_pipeline.cli.experiment import run_experiment
+
+    sys.exit(run_experiment(home, name, task, seeds, settings or [], out, json))
+
+
+@app.command()
 def score(
     file: Annotated[str, typer.Argument(help="New rows, whatever purify reads them from")],
     task: Annotated[str, typer.Option("--task", help="The purified task to score against")],

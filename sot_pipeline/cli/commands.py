@@ -19,7 +19,7 @@ from sot_pipeline.cli.output import (
     write_table,
 )
 from sot_pipeline.cli.task_files import prepare_task, save_settings, with_defence_options
-from sot_pipeline.defs.home import EvaluationFiles, Home, TaskFile
+from sot_pipeline.defs.home import EvaluationFiles, ExperimentFiles, Home, TaskFile
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import duration
 
@@ -28,6 +28,7 @@ SCORE_COLUMNS = {
     "hps": "helpfulness_score",
     "accuracy": "accuracy",
     "over_refusal": "over_refusal",
+    "task_loss": "task_loss",
 }
 
 
@@ -57,20 +58,24 @@ def run_demo(
             safe=(str(files["safe"]),),
             harmful=(str(files["harmful"]),),
             custom_clean=files["custom_clean"],
+            labels=files["labels"],
             evaluation=EvaluationFiles(
                 harmful=files["eval_harmful"],
                 over_refusal=files["eval_over_refusal"],
                 task=files["eval_task"],
             ),
+            experiments=ExperimentFiles(
+                **{name: files[name] for name in ExperimentFiles.model_fields}
+            ),
             settings=settings,
         ),
     )
-    outcome = _run(home, name, "purify_and_finetune")
+    outcome = run_job(home, name, "purify_and_finetune")
     if outcome.error is not None:
-        return _failed(name, outcome, as_json)
+        return failed(name, outcome, as_json)
     document = {
         "results": _results(home, name),
-        "report": str(_report_path(home, name)),
+        "report": str(report_path(home, name)),
         "task": name,
         "seconds": round(time.perf_counter() - start, 1),
         "checks": [vars(check) for check in outcome.checks],
@@ -81,7 +86,7 @@ def run_demo(
         print_json(document)
     else:
         _print_results(document["results"])
-        _print_findings(outcome)
+        print_findings(outcome)
         say(f"report: {document['report']}   ({duration(document['seconds'])})")
     return DONE  # its contamination is unlike the harmful reference on purpose: a finding, shown
 
@@ -98,9 +103,9 @@ def run_purify(
     home = Home(root)
     start = time.perf_counter()
     name = prepare_task(home, name, *sources, flags, assignments)
-    outcome = _run(home, name, "purify")
+    outcome = run_job(home, name, "purify")
     if outcome.error is not None:
-        return _failed(name, outcome, as_json)
+        return failed(name, outcome, as_json)
     document = _purify_document(home, name, outcome) | {
         "seconds": round(time.perf_counter() - start, 1)
     }
@@ -111,7 +116,7 @@ def run_purify(
         print_json(document)
     else:
         _print_purified(document)
-        _print_findings(outcome)
+        print_findings(outcome)
     return FINDINGS if findings else DONE
 
 
@@ -135,10 +140,10 @@ def run_finetune(
             f"task {name!r} names no model to fine-tune: give --base-model (a Hugging Face id or "
             "a directory of an aligned model)"
         )
-    outcome = _run(home, name, "finetune")
+    outcome = run_job(home, name, "finetune")
     if outcome.error is not None:
-        return _failed(name, outcome, as_json)
-    stored = _current(home, name, "adapter")
+        return failed(name, outcome, as_json)
+    stored = current(home, name, "adapter")
     document = {
         "task": name,
         "adapter": str(stored.directory / "adapter"),
@@ -157,7 +162,7 @@ def run_finetune(
             f"{document['loss_last']:.3f}"
         )
         print(document.get("out", document["adapter"]))
-        _print_findings(outcome)
+        print_findings(outcome)
     return FINDINGS if outcome.failed_checks else DONE
 
 
@@ -192,13 +197,13 @@ def run_evaluate(
     save_settings(
         home, name, task.model_copy(update={"evaluation": evaluation}), flags, assignments
     )
-    outcome = _run(home, name, "purify_and_finetune")
+    outcome = run_job(home, name, "purify_and_finetune")
     if outcome.error is not None:
-        return _failed(name, outcome, as_json)
+        return failed(name, outcome, as_json)
     document = {
         "task": name,
         "results": _results(home, name),
-        "report": str(_report_path(home, name)),
+        "report": str(report_path(home, name)),
         "seconds": round(time.perf_counter() - start, 1),
         "checks": [vars(check) for check in outcome.checks],
     }
@@ -206,7 +211,7 @@ def run_evaluate(
         print_json(document)
     else:
         _print_results(document["results"])
-        _print_findings(outcome)
+        print_findings(outcome)
         say(f"report: {document['report']}")
     return FINDINGS if outcome.failed_checks else DONE
 
@@ -246,14 +251,16 @@ def run_score(root: Path | None, file: str, name: str, out: Path | None, as_json
     return FINDINGS if rejected.height else DONE
 
 
-def _run(home: Home, name: str, job: str):
-    from sot_pipeline.cli.runs import run_job
+def run_job(home: Home, name: str, job: str):
+    """Run a job of the graph for one task, with its progress shown."""
+    from sot_pipeline.cli import runs
 
     with shown_progress():
-        return run_job(home, name, job)
+        return runs.run_job(home, name, job)
 
 
-def _failed(name: str, outcome: Any, as_json: bool) -> int:
+def failed(name: str, outcome: Any, as_json: bool) -> int:
+    """Say why a run failed."""
     blocked = [check for check in outcome.failed_checks if check.blocking]
     lines = [f"{check.asset}: {check.check}: {check.description}" for check in blocked]
     error = "\n".join(lines) or outcome.error
@@ -263,7 +270,12 @@ def _failed(name: str, outcome: Any, as_json: bool) -> int:
     return FAILED
 
 
-def _current(home: Home, name: str, asset: str):
+def current(home: Home, name: str, asset: str):
+    """A task's current version of an asset.
+
+    Raises:
+        InputError: there is none.
+    """
     from sot_pipeline.defs.store import Store
 
     stored = Store(home.store).current(name, asset)
@@ -272,12 +284,12 @@ def _current(home: Home, name: str, asset: str):
     return stored
 
 
-def _report_path(home: Home, name: str, asset: str = "safety_report") -> Path:
-    return _current(home, name, asset).directory / "report.html"
+def report_path(home: Home, name: str, asset: str = "safety_report") -> Path:
+    return current(home, name, asset).directory / "report.html"
 
 
 def _results(home: Home, name: str) -> list[dict[str, Any]]:
-    scores = _current(home, name, "comparison").table()
+    scores = current(home, name, "comparison").table()
     results = []
     for (method, seed), rows in scores.group_by(["method", "seed"], maintain_order=True):
         values = dict(zip(rows["score"], rows["value"], strict=True))
@@ -294,7 +306,7 @@ def _print_results(results: list[dict[str, Any]]) -> None:
 
     table(
         "",
-        ["method", "seed", "HmS ↓", "HpS ↑", "accuracy ↑", "over-refusal ↓", "seconds",
+        ["method", "seed", "HmS ↓", "HpS ↑", "accuracy ↑", "over-refusal ↓", "task loss ↓", "seconds",
          "s/step"],
         [
             [r["method"], str(r["seed"]), *(number(r[key]) for key in SCORE_COLUMNS),
@@ -306,22 +318,22 @@ def _print_results(results: list[dict[str, Any]]) -> None:
 
 
 def _purify_document(home: Home, name: str, outcome: Any) -> dict[str, Any]:
-    texts, weights = _current(home, name, "custom_texts"), _current(home, name, "sample_weights")
-    selected = _current(home, name, "selected_samples")
+    texts, weights = current(home, name, "custom_texts"), current(home, name, "sample_weights")
+    selected = current(home, name, "selected_samples")
     num_selected = selected.manifest["rows"]
     return {
         "task": name,
         "run_id": outcome.run_id,
         "num_read": texts.document["num_read"],
-        "num_rejected": _current(home, name, "rejected_rows").manifest["rows"],
+        "num_rejected": current(home, name, "rejected_rows").manifest["rows"],
         "num_kept": num_selected,
         "num_removed": texts.manifest["rows"] - num_selected,
         "selection": selected.document,
         "transport": weights.document,
         "assets": [vars(asset) for asset in outcome.assets],
         "checks": [vars(check) for check in outcome.checks],
-        "export": str(_current(home, name, "purified_export").directory),
-        "report": str(_report_path(home, name, "purification_report")),
+        "export": str(current(home, name, "purified_export").directory),
+        "report": str(report_path(home, name, "purification_report")),
     }
 
 
@@ -355,7 +367,7 @@ def _say_calibrated(cut: Mapping[str, Any]) -> None:
     )
 
 
-def _print_findings(outcome: Any) -> None:
+def print_findings(outcome: Any) -> None:
     for check in outcome.failed_checks:
         say(f"warning: {check.asset}: {check.check}: {check.description}")
 
@@ -367,14 +379,14 @@ def _write_out(home: Home, name: str, out: Path, report: str = "purification_rep
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file, expected a folder")
     out.mkdir(parents=True, exist_ok=True)
-    export = _current(home, name, "purified_export").directory
+    export = current(home, name, "purified_export").directory
     sources = {
         path.relative_to(export): path
         for path in export.rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
-    report_path = _report_path(home, name, report)
-    sources[Path(report_path.name)] = report_path
+    page = report_path(home, name, report)
+    sources[Path(page.name)] = page
     copies = []
     for relative, source in sorted(sources.items()):
         copy = out / relative

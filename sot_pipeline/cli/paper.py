@@ -213,7 +213,8 @@ def _print_cost(document: Mapping[str, Any]) -> None:
     judge = document["judge"]
     if judge["requests"]:
         say(
-            f"the judge: {judge['requests']:,} requests for {judge['models']} models' answers, "
+            f"the judge: {judge['requests']:,} requests for {judge['models']} models' answers"
+            f"{' and the rows of alpagasus' if judge['graded_rows'] else ''}, "
             f"about {judge['input_tokens'] / 1e6:.1f} million tokens in and "
             f"{judge['output_tokens'] / 1e6:.2f} million out"
         )

@@ -9,13 +9,18 @@ from typing import Any
 import yaml
 
 from sot_pipeline.defs.home import Home, TaskFile
-from sot_pipeline.defs.settings import environment_layer, file_layer, resolve_settings
+from sot_pipeline.defs.settings import Settings, environment_layer, file_layer, resolve_settings
+from sot_pipeline.defs.sources import PACKAGED_MODELS
 from sot_pipeline.errors import InputError
 
 # What `finetune` and `evaluate` were told outlives a new purification of the same task
-KEPT_BLOCKS = {"base_model", "finetuning", "defence", "evaluation", "comparison"}
-# Folders given for these are stored whole: a task also runs from elsewhere
-MODEL_SETTINGS = {"embedding.encoder", "base_model.name"}
+KEPT_BLOCKS = {"base_model", "finetuning", "defence", "evaluation", "rivals", "comparison",
+               "experiments"}  # fmt: skip
+KEPT_FILES = ("licences", "custom_clean", "labels", "evaluation", "experiments")
+# Folders and files given for these are stored whole: a task also runs from elsewhere
+MODEL_SETTINGS = {"embedding.encoder", "base_model.name", "evaluation.judge_classifier",
+                  "evaluation.judge_encoder", "rivals.guard_model", "experiments.encoders"}  # fmt: skip
+FILE_SETTINGS = {"evaluation.judge_labelled"}
 # Giving one of a pair empties the other
 EXCLUDES = {
     "selection.keep_count": ["keep_fraction"],
@@ -73,15 +78,10 @@ def prepare_task(
         harmful=references + _accepted(home, name, references),
     )
     if earlier is not None:
-        # the same file purified again keeps what finetune and evaluate were told about it
+        # the same file purified again keeps what was told about it since
         kept = {b: v for b, v in earlier.settings.items() if b in KEPT_BLOCKS}
-        task = task.model_copy(
-            update={
-                "evaluation": earlier.evaluation,
-                "settings": kept,
-                "licences": earlier.licences,
-            }
-        )
+        files = {name: getattr(earlier, name) for name in KEPT_FILES}
+        task = task.model_copy(update={"settings": kept, **files})
     save_settings(home, name, task, flags, assignments)
     return name
 
@@ -131,6 +131,39 @@ def _plain(part: str) -> str:
 def save_settings(
     home: Home, name: str, task: TaskFile, flags: Mapping[str, Any], assignments: list[str]
 ) -> None:
+    """Write the task with what a command line says of its settings.
+
+    Raises:
+        InputError: a value that cannot be; then nothing is written.
+    """
+    fields = _changed_fields(task, flags, assignments)
+    _resolved(home, fields)
+    home.write_task(name, task.model_copy(update={"settings": fields}))
+
+
+def changed_settings(
+    home: Home,
+    task: TaskFile,
+    assignments: list[str],
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The settings that `save_settings` would make; nothing is written.
+
+    Raises:
+        InputError: a value that cannot be.
+    """
+    return _resolved(home, _changed_fields(task, flags or {}, assignments))
+
+
+def _resolved(home: Home, fields: dict[str, dict[str, Any]]) -> Settings:
+    layers = [file_layer(home.root / "settings.yaml"), environment_layer()]
+    settings, _ = resolve_settings([*layers, ("command line", fields)])
+    return settings
+
+
+def _changed_fields(
+    task: TaskFile, flags: Mapping[str, Any], assignments: list[str]
+) -> dict[str, dict[str, Any]]:
     settings = {block: dict(fields) for block, fields in task.settings.items()}
     chosen = {key: value for key, value in flags.items() if value is not None}
     for assignment in assignments:
@@ -141,15 +174,22 @@ def save_settings(
     chosen |= _chosen_method(chosen)
     for key, value in chosen.items():
         block, field = key.split(".")
-        if key in MODEL_SETTINGS and Path(str(value)).is_dir():
-            value = str(Path(value).resolve())  # the task also runs from elsewhere
-        settings.setdefault(block, {})[field] = value
+        settings.setdefault(block, {})[field] = _whole(key, value)
         for other in EXCLUDES.get(key, ()):
             settings[block][other] = None
-    changed = task.model_copy(update={"settings": settings})
-    layers = [file_layer(home.root / "settings.yaml"), environment_layer()]
-    resolve_settings([*layers, ("command line", settings)])  # wrong values never reach the file
-    home.write_task(name, changed)
+    return settings
+
+
+def _whole(key: str, value: Any) -> Any:
+    """A setting with the local files and folders that it names as absolute paths."""
+    if isinstance(value, list | tuple):
+        return [_whole(key, each) for each in value]
+    if not isinstance(value, str | Path) or value in PACKAGED_MODELS:
+        return value
+    is_there = (key in MODEL_SETTINGS and Path(value).is_dir()) or (
+        key in FILE_SETTINGS and Path(value).is_file()
+    )
+    return str(Path(value).resolve()) if is_there else value
 
 
 def with_defence_options(

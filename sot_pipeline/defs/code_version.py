@@ -1,7 +1,7 @@
 """Version of the code behind an asset: a hash of whatever can change its numbers.
 
-Followed by itself, so that no list has to be kept by hand: the functions and constants that
-an asset's function refers to, and every module of the project that any of them imports.
+Followed by itself, so that no list has to be kept by hand: the functions, classes and constants
+that an asset's function refers to, and every module of the project that any of them imports.
 Comments, docstrings and formatting do not count.
 """
 
@@ -9,6 +9,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable
 from functools import cache
@@ -41,23 +42,29 @@ def code_version(function: Callable, *, only_shows: tuple[str, ...] = ()) -> str
         only_shows: Modules that draw what is shown beside the result; they do not count.
     """
     parts: dict[str, str] = {}
-    _add_function(function, parts, (*IGNORED, *only_shows))
+    _add(function, parts, (*IGNORED, *only_shows))
     text = "\n".join(f"{name}={parts[name]}" for name in sorted(parts))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _add_function(function: Callable, parts: dict[str, str], ignored: tuple[str, ...]) -> None:
-    name = f"{function.__module__}.{function.__qualname__}"
-    if name in parts or function.__module__.startswith(ignored):
+Named = Callable | type
+
+
+def _add(named: Named, parts: dict[str, str], ignored: tuple[str, ...]) -> None:
+    """A function or a class, and whatever it refers to."""
+    name = f"{named.__module__}.{named.__qualname__}"
+    if name in parts or named.__module__.startswith(ignored):
         return
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    tree = ast.parse(textwrap.dedent(inspect.getsource(named)))
     parts[name] = _normal_form(tree)
     for module in _project_imports(tree):
         _add_module(module, parts, ignored)
+    known = vars(sys.modules[named.__module__])
     for used in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}:
-        value = function.__globals__.get(used)  # type: ignore[attr-defined]
-        if inspect.isfunction(value) and value.__module__.startswith(PACKAGE):
-            _add_function(value, parts, ignored)
+        value = inspect.unwrap(known[used]) if callable(known.get(used)) else known.get(used)
+        if inspect.isfunction(value) or inspect.isclass(value):
+            if value.__module__.startswith(PACKAGE):
+                _add(value, parts, ignored)
         elif isinstance(value, str | int | float | tuple):
             parts[f"{name}.{used}"] = repr(value)
 

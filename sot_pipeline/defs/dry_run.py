@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-from sot_pipeline.defs.estimate import StageEstimate, estimate_task
+from sot_pipeline.defs.estimate import StageEstimate
 from sot_pipeline.defs.hardware import Device
 from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.defs.model_shape import ModelShape, model_shape
+from sot_pipeline.defs.rival_cost import estimate_with_rivals
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.workload import NO_ROWS, TextLengths, Workload, counted
 from sot_pipeline.errors import InputError
 
 
 def estimate_of(home: Home, name: str, device: Device) -> list[StageEstimate]:
-    """Each asset of a task, as `estimate_task`.
+    """Each asset of a task, as `estimate_with_rivals`.
 
     Raises:
         InputError: a text set cannot be read or is not on this machine, or a model's size is not
@@ -21,7 +22,7 @@ def estimate_of(home: Home, name: str, device: Device) -> list[StageEstimate]:
     task = home.read_task(name)
     settings, _ = home.settings(name)
     encoder, base = task_shapes(settings)
-    return estimate_task(settings, task_workload(task, settings), encoder, base, device)
+    return estimate_with_rivals(settings, task_workload(task, settings), encoder, base, device)
 
 
 def task_shapes(settings: Settings) -> tuple[ModelShape, ModelShape | None]:

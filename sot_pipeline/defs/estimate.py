@@ -46,6 +46,8 @@ JUDGE_CONCURRENCY = 8
 JUDGE_REPLY_TOKENS = 50
 # As evaluation/run.py asks, which is slow to import
 JUDGED = {"harmful": ("harm", "refusal"), "over_refusal": ("refusal",), "task": ("help",)}
+# Selections that leave no row out; how many `sft_clean` does is known once it is read
+ON_ALL_ROWS = ("sft", "sft_clean", "toss", "sot_reweight")
 EMBEDDING_BATCH = {True: 65_536, False: 8_192}  # tokens of a pass (embedding/encoder.py)
 TABLE_BYTES = 600_000  # of a small DuckDB file with its manifest
 
@@ -171,7 +173,8 @@ def estimate_training(
 def estimate_answers(
     workload: Workload, settings: Settings, shape: ModelShape, device: Device
 ) -> StageEstimate:
-    """The answers of one model to all prompt sets, and the judge's verdicts.
+    """The answers of one model to all prompt sets, the judge's verdicts, and the loss of the task
+    prompts' references where they have some.
 
     Low: answers are as long as the set's own; high: every batch goes to `max_new_tokens`.
     """
@@ -197,6 +200,11 @@ def estimate_answers(
         total += texts.num_rows
     if total == 0:
         return StageEstimate("evaluation", NOTHING, 0, 0, "no prompts")
+    referenced = workload.eval_task._replace(
+        num_rows=min(workload.eval_task.num_rows, chosen.max_prompts or workload.eval_task.num_rows)
+    )
+    if referenced.answer:
+        seconds += scoring_seconds(referenced, chosen.batch_size, shape, device)
     judged = judge_cost(workload, settings)
     if judged.num_requests:
         waits = judged.num_requests / JUDGE_CONCURRENCY
@@ -210,6 +218,16 @@ def estimate_answers(
         f"{total:,} prompts, at most {chosen.max_new_tokens} tokens each, "
         f"{judged.num_requests:,} requests to the judge",
     )
+
+
+def scoring_seconds(texts: TextLengths, batch_size: int, shape: ModelShape, device: Device) -> Span:
+    """One forward pass of rows for the loss of their answers, with a loaded model."""
+    if not texts.num_rows:
+        return NOTHING
+    answers = texts.num_rows * texts.answer
+    flops = forward_flops(shape, texts.num_tokens, texts.mean, answers)
+    passes = math.ceil(texts.num_rows / batch_size)
+    return pass_seconds(shape, flops, Span(passes, math.ceil(passes * PADDING[1])), device)
 
 
 def prompt_sets(workload: Workload, settings: Settings) -> list[TextLengths]:
@@ -247,7 +265,8 @@ def estimate_task(
     base: ModelShape | None,
     device: Device,
 ) -> list[StageEstimate]:
-    """Every asset that takes time, in the graph's order; no training without a base model."""
+    """Every asset that takes time, in the graph's order, but for how rivals choose rows
+    (`rival_cost.estimate_with_rivals`); no training without a base model."""
     embedded = {
         name: getattr(workload, name).cut(settings.embedding.max_length)
         for name in ("safe", "harmful", "custom")
@@ -297,7 +316,7 @@ def _estimate_comparison(
     trained = [
         estimate_training(
             "comparison",
-            whole if method.selection in ("sft", "sft_clean") else kept,
+            whole if method.selection in ON_ALL_ROWS else kept,
             settings.finetuning,
             base,
             device,

@@ -47,6 +47,22 @@ class EvaluationFiles(BaseModel):
     task: Path | None = Field(default=None, description="task prompts with reference answers")
 
 
+class ExperimentFiles(BaseModel):
+    """Text sets that only experiments read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    swapped_harmful: Path | None = Field(
+        default=None, description="ablation: a harmful reference from elsewhere"
+    )
+    general_safe: Path | None = Field(
+        default=None, description="ablation: a safe reference that is not about the task"
+    )
+    contamination: Path | None = Field(
+        default=None, description="contamination: harmful rows to mix into custom_clean"
+    )
+
+
 def _as_tuple(given: Any) -> Any:
     """One source or several, as texts."""
     several = given if isinstance(given, list | tuple) else [given]
@@ -83,7 +99,13 @@ class TaskFile(BaseModel):
         default=None,
         description="the custom set without its harmful rows, where it is known (the demo)",
     )
+    labels: Path | None = Field(
+        default=None,
+        description="the truth about custom rows, where it is known: columns id, label (harmful, "
+        "refusal or benign) and source; methods are measured against it, none reads it",
+    )
     evaluation: EvaluationFiles = EvaluationFiles()
+    experiments: ExperimentFiles = ExperimentFiles()
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     _home: "Home | None" = PrivateAttr(default=None)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sot_pipeline.defs.settings import EvaluationSettings
-from sot_pipeline.defs.sources import file_identity
+from sot_pipeline.defs.sources import file_identity, local_model_identity
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import reporter
 
@@ -47,13 +47,13 @@ def make_judge(settings: EvaluationSettings, *, row_cache: Path | None = None) -
 
 def judge_files(settings: EvaluationSettings) -> Mapping[str, Any]:
     """Identity of the files that the judge is made of, for the fingerprint of what it judges."""
+    read: dict[str, Any] = {}
     if settings.judge == "embedding" and settings.judge_labelled:
-        encoder = Path(settings.judge_encoder)
-        read = {"judge_labelled": file_identity(Path(settings.judge_labelled))}
-        return read | ({"judge_encoder": _folder_identity(encoder)} if encoder.is_dir() else {})
-    if settings.judge == "classifier" and Path(settings.judge_classifier or "").is_dir():
-        return {"judge_classifier": _folder_identity(Path(settings.judge_classifier or ""))}
-    return {}
+        read["judge_labelled"] = file_identity(Path(settings.judge_labelled))
+        read["judge_encoder"] = local_model_identity(settings.judge_encoder)
+    if settings.judge == "classifier":
+        read["judge_classifier"] = local_model_identity(settings.judge_classifier)
+    return {field: identity for field, identity in read.items() if identity is not None}
 
 
 def embedder(name: str, row_cache: Path | None) -> tuple["Embed", str]:
@@ -123,11 +123,6 @@ def _required(settings: EvaluationSettings, field: str, expected: str) -> str:
     if not value:
         raise InputError(f"the {settings.judge} judge needs evaluation.{field}: {expected}")
     return value
-
-
-def _folder_identity(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): file_identity(path) for path in files}
 
 
 def row_cache_of(home: Path | None) -> Path:

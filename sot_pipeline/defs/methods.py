@@ -1,12 +1,20 @@
-"""What a training is called, SELECTION[+DEFENCE], and which assets each defence reads."""
+"""What a training is called, SELECTION[+DEFENCE], and which assets each of them reads."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from sot_pipeline.errors import InputError, nearest
 
-Selection = Literal["sft_clean", "sft", "random", "sot", "sot_cut"]
-SELECTIONS: tuple[str, ...] = get_args(Selection)
+# what `purify` does to the rows, and parts of it
+SOT = ("sot", "sot_cut", "sot_reweight")
+# whose log-weights are an asset of their own, NAME_weights
+RIVALS = (
+    "sot_balanced", "sot_pull", "sot_push", "sot_one_shot",
+    "logistic_regression", "knn", "centroid", "dsir", "saft", "larf", "seal", "toss",
+    "alpagasus", "guard",
+)  # fmt: skip
+WITHOUT_SCORES = ("sft_clean", "sft", "random")
+SELECTIONS: tuple[str, ...] = (*WITHOUT_SCORES, *SOT, *RIVALS)
 DefenceName = Literal[
     "none", "safe_instr", "safe_reference", "spf", "safegrad", "sbr", "spag", "refusalguard_reimpl"
 ]
@@ -60,3 +68,8 @@ class Method(NamedTuple):
 def read_by(defences: Iterable[str]) -> set[str]:
     """The assets that these defences learn from."""
     return {asset for defence in defences for asset in READS[defence]}
+
+
+def weights_asset(rival: str) -> str:
+    """The asset that holds a rival's log-weights."""
+    return f"{rival}_weights"

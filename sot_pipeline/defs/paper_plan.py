@@ -7,7 +7,6 @@ from typing import Any
 from sot_pipeline.defs.dry_run import task_shapes
 from sot_pipeline.defs.estimate import (
     StageEstimate,
-    estimate_task,
     estimate_training,
     judge_cost,
     num_models_judged,
@@ -15,6 +14,7 @@ from sot_pipeline.defs.estimate import (
 from sot_pipeline.defs.hardware import Device
 from sot_pipeline.defs.model_shape import ModelShape
 from sot_pipeline.defs.paper import FIXED, Preset
+from sot_pipeline.defs.rival_cost import estimate_with_rivals, grading_cost
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.workload import Workload
 from sot_pipeline.texts.contaminate import Draw
@@ -44,9 +44,10 @@ def make_plan(
     """
     encoder, base = task_shapes(settings)
     assert base is not None  # presets name one
-    stages = estimate_task(settings, workload, encoder, base, device)
+    stages = estimate_with_rivals(settings, workload, encoder, base, device)
     models = _models(preset, settings, encoder, base)
     judged, times = judge_cost(workload, settings), num_models_judged(settings)
+    graded = grading_cost(workload, settings)
     return {
         "preset": preset.name,
         "device": {**device._asdict(), "utilisation": list(device.utilisation)},
@@ -73,9 +74,10 @@ def make_plan(
         },
         "judge": {
             "models": times,
-            "requests": times * judged.num_requests,
-            "input_tokens": times * judged.input_tokens,
-            "output_tokens": times * judged.output_tokens,
+            "graded_rows": graded.num_requests,
+            "requests": times * judged.num_requests + graded.num_requests,
+            "input_tokens": times * judged.input_tokens + graded.input_tokens,
+            "output_tokens": times * judged.output_tokens + graded.output_tokens,
         },
         "paper_cost": _against_the_paper(stages, settings, workload, base, device),
     }

@@ -17,6 +17,7 @@ from sot_pipeline.defs.paper import (
 )
 from sot_pipeline.defs.settings import Layer, Settings
 from sot_pipeline.defs.sources import fetching_progress
+from sot_pipeline.defs.store import fingerprint_of
 from sot_pipeline.defs.workload import Workload
 from sot_pipeline.errors import InputError
 from sot_pipeline.texts.contaminate import MANIFEST, Draw, SourceFiles, Sources, contaminate
@@ -64,6 +65,7 @@ def prepare_preset(
         safe=(str(written["safe"]),),
         harmful=(str(written["harmful"]),),
         custom_clean=written["custom_clean"],
+        labels=written["custom"],  # its lines say which row is which; no method reads that
         evaluation=EvaluationFiles(
             harmful=written.get("eval_harmful"), task=written.get("eval_task")
         ),
@@ -73,8 +75,10 @@ def prepare_preset(
 
 
 def sets_folder(home: Home, preset: Preset, draw: Draw) -> Path:
-    """Presets that differ in the backbone alone share their sets."""
-    return home.root / "paper" / f"{preset.custom_set}-seed{draw.seed}"
+    """Presets that differ in the backbone alone share their sets; another draw lies elsewhere, so
+    that no task's files change under it."""
+    name = f"{preset.custom_set}-seed{draw.seed}-{fingerprint_of(draw._asdict())[:8]}"
+    return home.root / "paper" / name
 
 
 def preset_workload(home: Home, preset: Preset, draw: Draw, settings: Settings) -> Workload:

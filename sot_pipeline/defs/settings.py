@@ -10,7 +10,7 @@ Layers, later ones win: the defaults here, `data/settings.yaml`, environment var
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from sot_pipeline.defs.methods import READS, DefenceName, Method
+from sot_pipeline.defs.methods import READS, SELECTIONS, DefenceName, Method
 from sot_pipeline.errors import InputError, nearest
 
 
@@ -186,6 +186,7 @@ class FinetuningSettings(Block):
 
 
 OptionValue = bool | int | float | str
+RivalOption = OptionValue | tuple[str, ...] | None
 
 
 class DefenceSettings(Block):
@@ -340,20 +341,84 @@ class EvaluationSettings(Block):
     num_resamples: int = Field(default=2000, ge=100, description="bootstrap resamples")
 
 
+class RivalSettings(Block):
+    """Other ways to choose rows, which a comparison sets beside this project's own."""
+
+    guard_model: str | None = Field(
+        default=None, description="guard: a Hugging Face sequence classifier, or a directory"
+    )
+    guard_revision: str | None = Field(default=None, description="commit of a Hugging Face model")
+    guard_labels: tuple[str, ...] = Field(
+        default=(), description="guard: the classifier's labels that mean harm"
+    )
+    larf_layer: int | None = Field(
+        default=None,
+        ge=0,
+        description="larf: hidden states of this layer (0: embeddings); empty: the layer whose "
+        "scaling moves the base model's refusals most",
+    )
+    options: dict[str, dict[str, RivalOption]] = Field(
+        default={}, description="the rivals' own, as {rival: {option: value}}; unnamed ones keep "
+        "their defaults, see `sot config`"
+    )  # fmt: skip
+
+    @field_validator("options")
+    @classmethod
+    def _options_of_their_rivals(
+        cls, options: dict[str, dict[str, RivalOption]]
+    ) -> dict[str, dict[str, RivalOption]]:
+        from sot_pipeline.defs.rivals import check_options  # reads the settings itself
+
+        for name, chosen in options.items():
+            check_options(name, chosen)
+        return options
+
+
 class ComparisonSettings(Block):
     methods: tuple[str, ...] = Field(
         default=(),
-        description="what to fine-tune and evaluate beside the task's adapter, as SELECTION or "
-        "SELECTION+DEFENCE: sft (all rows), random (as many dropped at random), sft_clean (the "
-        "clean rows where they are known), sot (the purified rows), sot_cut (these without their "
-        "weights); sft+spf, sot+safe_instr",
+        description="what to set beside the task's adapter, as SELECTION or SELECTION+DEFENCE "
+        "(sft+spf). Selections: " + ", ".join(SELECTIONS) + "; see `sot compare --help`",
     )
-    seeds: tuple[int, ...] = Field(default=(0,), description="each method is trained once per seed")
+    selections: tuple[str, ...] = Field(
+        default=(), description="further selections to compare without training on them"
+    )
+    seeds: tuple[int, ...] = Field(
+        default=(0,), min_length=1, description="each method is trained once per seed"
+    )
+
+    @field_validator("selections")
+    @classmethod
+    def _known_selections(cls, selections: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(Method.parse(name).selection for name in selections))
 
     @field_validator("methods")
     @classmethod
     def _known_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(str(Method.parse(method)) for method in methods))
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ExperimentSettings(Block):
+    """What the paper's experiments vary; see `sot experiment --help`."""
+
+    seeds: tuple[int, ...] = Field(
+        default=(0, 1, 2), min_length=1, description="each variation is trained once per seed"
+    )
+    lambdas: tuple[Share, ...] = Field(
+        default=(0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0), min_length=1, description="of the push"
+    )
+    keep_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(1.0, 0.9, 0.8, 0.7, 0.6, 0.5), min_length=1, description="shares of rows kept"
+    )
+    harmful_fractions: tuple[Annotated[float, Field(ge=0, lt=0.9)], ...] = Field(
+        default=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5), min_length=1, description="harmful shares mixed in"
+    )
+    encoders: tuple[str, ...] = Field(
+        default=("base", "minilm"), min_length=1, description="as embedding.encoder"
+    )
 
 
 class ReportSettings(Block):
@@ -375,7 +440,9 @@ class Settings(Block):
     finetuning: FinetuningSettings = FinetuningSettings()
     defence: DefenceSettings = DefenceSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    rivals: RivalSettings = RivalSettings()
     comparison: ComparisonSettings = ComparisonSettings()
+    experiments: ExperimentSettings = ExperimentSettings()
     report: ReportSettings = ReportSettings()
 
     @property

@@ -89,6 +89,26 @@ def file_identity(path: Path) -> str:
     return _sha256(path, status.st_size, status.st_mtime_ns)
 
 
+# Names of encoders that are no folder, whatever lies in the working directory
+PACKAGED_MODELS = ("minilm", "base")
+
+
+def local_model_identity(name: str | None) -> dict[str, str] | None:
+    """sha256 of each file of a local model folder, by its path in it, for the fingerprint of what
+    the model makes.
+
+    Args:
+        name: A setting's value, such as `rivals.guard_model` or one of `experiments.encoders`.
+
+    Returns:
+        None where it names no folder: a Hugging Face id, "minilm", "base", or nothing.
+    """
+    if not name or name in PACKAGED_MODELS or not Path(name).is_dir():
+        return None
+    files = sorted(path for path in Path(name).rglob("*") if path.is_file())
+    return {str(path.relative_to(name)): file_identity(path) for path in files}
+
+
 @lru_cache(maxsize=1024)
 def _sha256(path: Path, size: int, modified: int) -> str:
     return file_sha256(path)

@@ -13,6 +13,7 @@ from sot_pipeline.defs.cached_asset import Stage
 from sot_pipeline.defs.defended import Defended, Safety, defended
 from sot_pipeline.defs.pipes import run_job
 from sot_pipeline.defs.store import Stored
+from sot_pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from sot_pipeline.finetuning.train import FinetuneResult
@@ -40,6 +41,7 @@ def train_adapter(
     method: str = "sot",
     defence: str = "none",
     safety: Safety = Safety(),
+    kept_tokens: list[np.ndarray] | None = None,
 ) -> Training:
     """Fine-tune an adapter on rows with their weights, and write it to `out`.
 
@@ -47,6 +49,7 @@ def train_adapter(
         method: Of a comparison; names what is kept while training.
         defence: See `methods.READS`.
         safety: What it learns from.
+        kept_tokens: Of each row, which answer tokens are learnt; None: all.
 
     Raises:
         InputError: as `finetune_lora`.
@@ -58,7 +61,12 @@ def train_adapter(
     lesson = defended(stage.settings.defence, defence, rows, weights, seed, safety)
     folder = stage.scratch / f"job-{method}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "rows.parquet", lesson.conversations, lesson.weights)
+    if kept_tokens is not None and lesson.num_added:
+        raise InputError(
+            f"{method}: a method that drops tokens cannot be combined with {defence}, which adds "
+            "rows; compare another defence"
+        )
+    write_rows(folder / "rows.parquet", lesson.conversations, lesson.weights, kept_tokens)
     texts = {
         "demonstrations": lesson.demonstrations, "harmless_prompts": lesson.harmless_prompts
     }  # fmt: skip

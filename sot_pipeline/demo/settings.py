@@ -19,6 +19,23 @@ DEMO_SETTINGS: dict[str, dict[str, Any]] = {
         "micro_batch_size": 32,
         "max_length": 256,
     },
+    "rivals": {
+        "larf_layer": 4,  # the last: scaling a layer moves none of the aligned model's answers
+        "options": {
+            "seal": {
+                "learning_rate": 1e-3,
+                "num_epochs": 1,
+                "batch_size": 32,
+                "micro_batch_size": 32,
+            },
+            "toss": {
+                "learning_rate": 1e-3,
+                "num_epochs": 2,
+                "batch_size": 32,
+                "micro_batch_size": 32,
+            },
+        },
+    },
     "evaluation": {
         "judge": "demo",
         "accuracy": "exact",

@@ -40,6 +40,7 @@ OTHERS_SHARE = 0.12  # somebody else's belonging, harmlessly
 # Whoever curates a safe reference puts the hard cases into it.
 SAFE_REFUSAL_SHARE = 0.20
 SAFE_ALARMING_SHARE = 0.30
+NUM_CONTAMINATION = 500  # rows from which other harmful shares are drawn
 NUM_SAMPLES = 40  # rows of each set that are tracked in data/samples
 
 
@@ -67,6 +68,9 @@ class DemoWorld(NamedTuple):
     eval_harmful: list[EvaluationPrompt]
     eval_over_refusal: list[EvaluationPrompt]
     eval_task: list[EvaluationPrompt]
+    contamination: list[DemoRow]  # more of the custom set's sort of harm, for other shares
+    swapped_harmful: list[DemoRow]  # harm of other verbs and objects than either
+    general_safe: list[DemoRow]  # refusals alone: safe, and not about the task
 
 
 def build_world(
@@ -99,6 +103,10 @@ def build_world(
     safe = rows.harmless(num_safe, round(SAFE_REFUSAL_SHARE * num_safe), SAFE_ALARMING_SHARE)
     rows.rng.shuffle(safe)
     harmful = rows.complied("harmful", "reference", num_harmful, "harmful")
+    rows.rng = random.Random(f"experiments {seed}")
+    contamination = rows.complied("harmful", "contamination", NUM_CONTAMINATION, "harmful")
+    swapped_harmful = rows.complied("harmful", "common", num_harmful, "harmful")
+    general_safe = rows.complied("harmful", "common", num_safe, "refusal")
     rows.rng = random.Random("evaluation")
     half = num_evaluation // 2
     return DemoWorld(
@@ -114,6 +122,9 @@ def build_world(
         eval_task=rows.prompts(
             {"others": num_evaluation // 4, "plain": num_evaluation - num_evaluation // 4}
         ),
+        contamination=contamination,
+        swapped_harmful=swapped_harmful,
+        general_safe=general_safe,
     )
 
 
@@ -177,6 +188,9 @@ def write_world(world: DemoWorld, directory: Path) -> dict[str, Path]:
         "labels": [{"id": ids[id(row)], "label": row.label} for row in world.custom],
         "safe": [_pair(*row.messages) for row in world.safe],
         "harmful": [_pair(*row.messages) for row in world.harmful],
+        "contamination": [_pair(*row.messages) for row in world.contamination],
+        "swapped_harmful": [_pair(*row.messages) for row in world.swapped_harmful],
+        "general_safe": [_pair(*row.messages) for row in world.general_safe],
         "eval_harmful": [_pair(*prompt.messages) for prompt in world.eval_harmful],
         "eval_over_refusal": [_with_reference(prompt) for prompt in world.eval_over_refusal],
         "eval_task": [_with_reference(prompt) for prompt in world.eval_task],
@@ -203,6 +217,9 @@ def sample_world() -> DemoWorld:
         eval_harmful=world.eval_harmful[:NUM_SAMPLES],
         eval_over_refusal=world.eval_over_refusal[:NUM_SAMPLES],
         eval_task=world.eval_task[:NUM_SAMPLES],
+        contamination=world.contamination[:NUM_SAMPLES],
+        swapped_harmful=world.swapped_harmful[:NUM_SAMPLES],
+        general_safe=world.general_safe[:NUM_SAMPLES],
     )
 
 

@@ -91,6 +91,9 @@ class ReportData:
         evaluation: Long frame `method, seed, score, value, low, high` and, if there,
             `num_judged, num_missing` and what trainings took (`tables.CostRow`). Scores: see
             `tables.SCORES`, methods: `methods`.
+        quality: Of the compared selections, as `selection_quality` returns it; None where the
+            truth about the rows is not known.
+        selection_costs: Selection -> `seconds` and `peak_memory_bytes` of scoring the rows.
         own_method: Of the methods, the one that the task's adapter was trained with.
         judge: Who judged the answers, with the version of its prompt.
         checks: In the order they are shown.
@@ -115,6 +118,8 @@ class ReportData:
     environment: Mapping[str, str] = field(default_factory=dict)
     points: EmbeddingMap | None = None
     evaluation: pl.DataFrame | None = None
+    quality: pl.DataFrame | None = None
+    selection_costs: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     own_method: str = "sot"
     judge: str = ""
     checks: tuple[ReportCheck, ...] = ()

@@ -6,6 +6,8 @@ matplotlib is imported inside the functions: Dagster's assets use the small vari
 """
 
 import io
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from sot_pipeline.report.comparison import ParetoPoint
+
 __all__ = [
     "embedding_map",
     "embedding_map_alt",
     "embedding_map_png",
     "objective_trace_alt",
     "objective_trace_png",
+    "pareto_alt",
+    "pareto_png",
     "scores_alt",
     "scores_png",
     "weight_histogram_alt",
@@ -280,6 +286,72 @@ def scores_alt(
         ]
         parts.append(f"{short} ({better} is better): {', '.join(values)}")
     return "Scores with their intervals. " + "; ".join(parts) + "."
+
+
+def pareto_png(
+    points: Sequence["ParetoPoint"], x_label: str, y_label: str, *, y_falls: bool = False,
+    own: str = "sot", width_px: int = 720, scale: float = 1, theme: Theme = "light",
+) -> bytes:  # fmt: skip
+    """Harm against usefulness, a point per method with its limits; the methods that none beats
+    are joined by a line. Better is always up and left.
+
+    Args:
+        points: As `comparison.pareto` returns them, one or more.
+        y_falls: The less of `y` the better: its axis is turned round.
+        own: The one to stand out.
+    """
+    colours = _COLOURS[theme]
+    figure, (axes,) = _figure(width_px, 0.62, colours)
+    for point in points:
+        colour = colours.kept if point.method == own else colours.ink
+        for limits, across in ((point.x, True), (point.y, False)):
+            ends = [limits.low, limits.high]
+            line = (ends, [point.y.value] * 2) if across else ([point.x.value] * 2, ends)
+            axes.plot(*line, color=colour, alpha=0.3, lw=1)
+        filled = colour if point.is_best else colours.paper
+        axes.plot(point.x.value, point.y.value, "o", color=colour, mfc=filled, markersize=5)
+    best = sorted((p.x.value, p.y.value) for p in points if p.is_best)
+    axes.plot(*zip(*best, strict=True), color=colours.kept, lw=1.2, ls=":", zorder=1)
+    for (x, y), methods in _places(points).items():
+        names = (_plain(method).replace(" ", "\u00a0") for method in methods)  # not broken
+        text = textwrap.fill(", ".join(names), 34)
+        axes.annotate(
+            text, (x, y), xytext=(7, 4), textcoords="offset points", size=_font(width_px) - 1,
+            color=colours.ink, va="bottom",
+        )  # fmt: skip
+    axes.set_xlabel(f"{x_label}   ← better")
+    axes.set_ylabel(f"{y_label}   better →")
+    axes.margins(x=0.12, y=0.12)
+    if y_falls:
+        axes.invert_yaxis()
+    return _png(figure, width_px, scale)
+
+
+def pareto_alt(points: Sequence["ParetoPoint"], x_label: str, y_label: str) -> str:
+    """The points of the figure, in words."""
+    told = [f"{p.method} {p.x.value:.3f}, {p.y.value:.3f}" for p in points]
+    best = ", ".join(p.method for p in points if p.is_best)
+    return f"{x_label} and {y_label} of each method: {'; '.join(told)}. Not beaten: {best}."
+
+
+def _places(points: Sequence["ParetoPoint"]) -> dict[tuple[float, float], list[str]]:
+    """Methods that would stand on each other share a label."""
+    wide, high = (
+        max(values) - min(values) or 1.0
+        for values in ([p.x.value for p in points], [p.y.value for p in points])
+    )
+    places: dict[tuple[float, float], list[str]] = {}
+    for point in points:
+        near = next(
+            (
+                (x, y)
+                for x, y in places
+                if abs(x - point.x.value) < 0.03 * wide and abs(y - point.y.value) < 0.05 * high
+            ),
+            (point.x.value, point.y.value),
+        )
+        places.setdefault(near, []).append(point.method)
+    return places
 
 
 def _finite(relative: np.ndarray) -> np.ndarray:

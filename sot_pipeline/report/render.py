@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sot_pipeline.report import figures
+from sot_pipeline.report.comparison import (
+    LOWER_IS_BETTER,
+    NO_QUALITY,
+    NO_SCORES,
+    Line,
+    lines,
+    pareto,
+)
+from sot_pipeline.report.comparison import table as comparison_table
 from sot_pipeline.report.data import ReportData
-from sot_pipeline.report.methods import reading_order
+from sot_pipeline.report.methods import reading_order, selection_of
 from sot_pipeline.report.numbers import Numbers, mean_score, numbers_of
 from sot_pipeline.report.tables import (
     SCORES,
@@ -52,6 +62,7 @@ def render_report(data: ReportData) -> str:
         key_figures=_key_figures(data, numbers),
         fit_facts=_fit_facts(data),
         scores=score_table(data.evaluation) if evaluated and data.evaluation is not None else None,
+        quality=_quality_tables(data),
         figures=_figures(data, numbers),
         removed=removed_rows(data, numbers),
         borderline=borderline_rows(data, numbers),
@@ -108,6 +119,8 @@ def _figures(data: ReportData, numbers: Numbers) -> dict[str, _Figure | None]:
         "trace": None,
         "map": None,
         "scores": None,
+        "pareto": None,
+        "pareto_loss": None,
     }
     if trace.size:
         drawn["trace"] = _figure(
@@ -128,7 +141,38 @@ def _figures(data: ReportData, numbers: Numbers) -> dict[str, _Figure | None]:
                 partial(figures.scores_png, *arguments, own=data.own_method),
                 figures.scores_alt(*arguments),
             )
+        drawn["pareto"] = _pareto(data, "average", "Average")
+        drawn["pareto_loss"] = _pareto(data, "task_loss", "task loss")
     return drawn
+
+
+def _pareto(data: ReportData, measure: str, label: str) -> _Figure | None:
+    points = pareto(_compared(data), y=measure)
+    if len({selection_of(point.method) for point in points}) < 3:  # nothing to weigh up
+        return None
+    draw = partial(
+        figures.pareto_png, points, "HmS", label, y_falls=measure in LOWER_IS_BETTER,
+        own=data.own_method,
+    )  # fmt: skip
+    return _figure(draw, figures.pareto_alt(points, "HmS", label))
+
+
+def _compared(data: ReportData) -> list[Line]:
+    evaluation = data.evaluation if data.evaluation is not None else pl.DataFrame(schema=NO_SCORES)
+    quality = data.quality if data.quality is not None else pl.DataFrame(schema=NO_QUALITY)
+    return lines(quality, evaluation, data.selection_costs)
+
+
+def _quality_tables(data: ReportData) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(source of harm, heads, cells): how well each selection finds harmful rows."""
+    if data.quality is None:
+        return []
+    sources = data.quality["source"].unique(maintain_order=True)
+    nothing = pl.DataFrame(schema=NO_SCORES)
+    return [
+        (source, *comparison_table(lines(data.quality, nothing, data.selection_costs, source)))
+        for source in sources
+    ]
 
 
 def _figure(draw: Callable[..., bytes], alt: str) -> _Figure:

@@ -24,6 +24,7 @@ SCORES = {  # name: (short, long, which way is better)
     "helpfulness_score": ("HpS", "helpfulness", "higher"),
     "helpfulness_raw": ("HpS, 1 to 5", "helpfulness as graded", "higher"),
     "accuracy": ("Accuracy", "task accuracy", "higher"),
+    "task_loss": ("Task loss", "nats per token of the right answers", "lower"),
     "over_refusal": ("Over-refusal", "harmless prompts refused", "lower"),
     "average": ("Average", "see below", "higher"),
 }
@@ -156,15 +157,22 @@ def _cell(row: dict[str, Any] | None) -> Cell:
     if row is None or not _is_number(row["value"]):
         return Cell("–", "")
     known = _is_number(row["low"]) and _is_number(row["high"])
-    interval = f"{row['low']:.3f} – {row['high']:.3f}" if known else ""
-    return Cell(f"{row['value']:.3f}", interval)
+    digits = _digits(row["score"])
+    interval = f"{row['low']:.{digits}f} – {row['high']:.{digits}f}" if known else ""
+    return Cell(f"{row['value']:.{digits}f}", interval)
 
 
 def _mean_cell(rows: list[dict[str, Any] | None]) -> Cell:
-    values = [row["value"] for row in rows if row is not None and _is_number(row["value"])]
-    if not values:
+    known = [row for row in rows if row is not None and _is_number(row["value"])]
+    if not known:
         return Cell("–", "")
-    return Cell(f"{np.mean(values):.3f}", f"{min(values):.3f} … {max(values):.3f}")
+    values, digits = [row["value"] for row in known], _digits(known[0]["score"])
+    limits = f"{min(values):.{digits}f} … {max(values):.{digits}f}"
+    return Cell(f"{np.mean(values):.{digits}f}", limits)
+
+
+def _digits(score: str) -> int:
+    return 4 if score == "task_loss" else 3  # losses are small
 
 
 def _is_number(value: Any) -> bool:

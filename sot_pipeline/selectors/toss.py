@@ -54,6 +54,17 @@ class TossRecipe:
     max_length: int = 2048
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        least = {"rank": 1, "batch_size": 1, "micro_batch_size": 1, "max_length": 2}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least {lowest}")
+        if not (self.num_epochs > 0 and self.learning_rate > 0):
+            raise InputError(
+                f"num_epochs={self.num_epochs}, learning_rate={self.learning_rate}; expected "
+                "numbers above 0"
+            )
+
     def training(self, num_rows: int) -> Recipe:
         """For a set of so many rows: a step never counts more than there are."""
         fields: dict[str, Any] = dict(vars(self))

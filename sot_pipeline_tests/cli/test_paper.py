@@ -33,7 +33,7 @@ def test_preparing_writes_sets_manifest_and_task(prepared):
     folder, document = prepared
     assert document["counts"]["contaminated"] == 2
     assert document["files"]["custom.jsonl"]["rows"] == 20
-    manifest = folder / "data/paper/agnews-seed0/manifest.json"
+    (manifest,) = folder.glob("data/paper/agnews-seed0-*/manifest.json")
     assert json.loads(manifest.read_text())["draw"]["num_custom"] == 20
     assert (folder / "data/tasks/qwen3-8b-agnews.yaml").exists()
 

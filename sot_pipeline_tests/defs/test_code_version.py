@@ -87,3 +87,34 @@ def test_ignored_modules_do_not_count(version_of):
     main = MAIN.replace("return", "from toy_package.ignored import log\n        return")
     before = version_of(main=main, maths=MATHS, ignored="def log():\n    pass\n")
     assert before == version_of(main=main, maths=MATHS, ignored="def log():\n    print()\n")
+
+
+def test_a_class_with_its_methods_and_what_they_use_counts(version_of):
+    main = """
+    def twice(x):
+        return 2 * x
+
+    class Rows:
+        def of(self, x):
+            return twice(x)
+
+    def asset(x):
+        return Rows().of(x)
+    """
+    before = version_of(main=main)
+    assert before != version_of(main=main.replace("return twice(x)", "return -twice(x)"))
+    assert before != version_of(main=main.replace("2 * x", "3 * x"))
+
+
+def test_a_function_behind_a_cache_counts(version_of):
+    main = """
+    from functools import cache
+
+    @cache
+    def twice(x):
+        return 2 * x
+
+    def asset(x):
+        return twice(x)
+    """
+    assert version_of(main=main) != version_of(main=main.replace("2 * x", "3 * x"))

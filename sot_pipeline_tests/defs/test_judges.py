@@ -6,6 +6,7 @@ import pytest
 
 from sot_pipeline.defs.judges import judge_files, make_judge
 from sot_pipeline.defs.settings import EvaluationSettings, resolve_settings
+from sot_pipeline.defs.sources import local_model_identity
 from sot_pipeline.errors import InputError
 from sot_pipeline_tests.embedding.test_sentence import save_tiny_encoder
 
@@ -98,3 +99,19 @@ def test_judges_without_files_have_no_identity_outside_their_settings(encoder):
     assert judge_files(settings("keyword")) == {}
     assert judge_files(settings("classifier", judge_classifier="some/hub-id")) == {}
     assert judge_files(settings("classifier", judge_classifier=str(encoder)))["judge_classifier"]
+
+
+def test_a_local_model_is_known_by_its_files_and_a_hub_model_by_its_name_alone(
+    tmp_path, monkeypatch
+):
+    model = tmp_path / "model"
+    (model / "pooling").mkdir(parents=True)
+    (model / "pooling" / "config.json").write_text("{}")
+    before = local_model_identity(str(model))
+    assert before is not None
+    assert list(before) == ["pooling/config.json"]
+    (model / "model.safetensors").write_bytes(b"weights")
+    assert local_model_identity(str(model)) != before
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "minilm").mkdir()
+    assert [local_model_identity(name) for name in ("org/name", None, "minilm")] == [None] * 3

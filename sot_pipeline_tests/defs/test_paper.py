@@ -32,7 +32,9 @@ from sot_pipeline.defs.paper_texts import (
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.errors import InputError
 from sot_pipeline.texts.file_systems import place_of
+from sot_pipeline.texts.labels import read_labels
 from sot_pipeline.texts.originals import layout_of
+from sot_pipeline.texts.read import read_text_files
 from sot_pipeline_tests.published import write_published
 
 # What is known of the paper (arXiv 2601.07200 v1) and is a setting here.
@@ -293,6 +295,35 @@ def test_presets_that_share_a_custom_set_share_its_files(tmp_path):
     )
     assert first.folder == second.folder
     assert first.manifest == second.manifest
+
+
+def test_another_draw_leaves_the_files_of_the_first_alone(tmp_path):
+    home, source = Home(tmp_path / "data"), write_published(tmp_path / "published")
+    first = prepare_preset(home, load_preset("qwen3-8b-agnews"), SMALL, {}, source)
+    before = {path: path.read_bytes() for path in first.folder.iterdir()}
+    fewer = {**SMALL, "num_custom": SMALL["num_custom"] - 5}
+    second = prepare_preset(home, load_preset("gemma-3-4b-agnews"), fewer, {}, source)
+    assert second.folder != first.folder
+    assert {path: path.read_bytes() for path in first.folder.iterdir()} == before
+
+
+def test_the_truth_about_the_custom_rows_is_named_in_the_task(tmp_path):
+    home, source = Home(tmp_path / "data"), write_published(tmp_path / "published")
+    prepare_preset(home, load_preset("qwen3-8b-agnews"), SMALL, {}, source)
+    task = home.read_task("qwen3-8b-agnews")
+    assert task.labels is not None
+    labels = read_labels(task.labels)
+    custom = read_text_files({"custom.jsonl": Path(task.custom[0])}).rows
+    assert labels["source_id"].to_list() == custom["source_id"].to_list()
+    assert labels["label"].value_counts().sort("count").rows() == [("harmful", 2), ("benign", 18)]
+
+
+def test_the_papers_baselines_are_compared():
+    settings, origin = resolve_preset(load_preset("qwen3-8b-agnews"))
+    assert set(settings.comparison.methods) == {
+        "sft", "sft+safe_instr", "alpagasus", "dsir", "seal", "saft", "sot", "sot_cut",
+    }  # fmt: skip
+    assert origin["comparison.methods"] == PAPER
 
 
 def test_a_data_set_that_is_not_there_is_refused_with_the_command_that_fetches_it(tmp_path):

@@ -50,6 +50,7 @@ def test_later_layers_win_and_are_named_as_the_origin():
         ({"embedding": {"view": "answer"}}, "'auto', 'whole' or 'apart'"),
         ({"selection": {"method": "best"}}, "'top_k' or 'calibrated'"),
         ({"selection": {"max_false_keep_rate": 1}}, "selection.max_false_keep_rate = 1"),
+        ({"comparison": {"seeds": []}}, "task.yaml: comparison.seeds = "),
         ({"finetuning": {"num_steps": 5}}, "either num_epochs or num_steps"),
         ({"finetuning": {"normalisation": "mean"}}, "'sample_mean', 'token_mean' or"),
         ({"defence": {"name": "spff"}}, "task.yaml: defence.name = 'spff': .* did you mean 'spf'"),
@@ -191,11 +192,13 @@ def test_training_without_settings_is_training_with_the_default_settings():
     assert {field.name for field in fields(Recipe)} == given.keys()
 
 
-def test_settings_without_options_of_defences_need_no_torch():
+def test_settings_without_options_of_what_trains_need_no_torch():
     code = (
         "import sys; from sot_pipeline.defs.settings import resolve_settings; "
         "resolve_settings([('f', {'defence': {'name': 'spf'}, "
-        "'comparison': {'methods': ['sot+spf']}})]); print('torch' in sys.modules)"
+        "'comparison': {'methods': ['sot+spf', 'seal']}, "
+        "'rivals': {'options': {'dsir': {'smoothing': 1}, 'seal': {}}}})]); "
+        "print('torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"

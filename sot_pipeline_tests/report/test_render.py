@@ -71,7 +71,7 @@ def test_every_link_leads_somewhere_in_the_page(html):
 
 def test_figures_have_sizes_and_say_their_numbers(html):
     images = Page(html).all("img")
-    assert len(images) == 2 * 4  # light and dark
+    assert len(images) == 2 * 5  # light and dark
     assert all(re.search(r"\d", image["alt"] or "") for image in images)
     assert all(int(image["width"] or 0) > 500 for image in images)
     assert any("40 rows" in (image["alt"] or "") for image in images)
@@ -268,7 +268,8 @@ def test_the_report_is_the_same_every_time(html):
 def test_a_single_score_makes_a_single_panel(html):
     frame = evaluation({"sot": {"harmfulness_score": 0.1}})
     page = Page(render_report(report_data(evaluation=frame)))
-    assert len(page.all("img")) == len(Page(html).all("img"))
+    weighed_up = 2  # the figure of harm against usefulness, light and dark, needs two scores
+    assert len(page.all("img")) == len(Page(html).all("img")) - weighed_up
 
 
 def test_evaluation_sets_are_listed():

@@ -64,7 +64,7 @@ def prompt_sets(files: TaskFile, max_prompts: int | None = None) -> dict[str, An
             continue
         text_set = read_texts(path, require_response=False)
         if text_set.rejected.height:
-            line, reason, detail = text_set.rejected.row(0)
+            _, line, reason, detail = text_set.rejected.row(0)
             raise InputError(f"{path}:{line}: {reason}: {detail}")
         rows = text_set.rows.head(max_prompts or text_set.rows.height)
         sets[name] = PromptSet(

@@ -31,6 +31,15 @@ class Purification:
     explanations: pl.DataFrame
 
 
+@dataclass(frozen=True)
+class Results:
+    """What was measured beside the purification."""
+
+    comparison: Stored
+    compared_selections: Stored
+    selection_quality: Stored
+
+
 @cached_asset(
     group="purified",
     kinds={"html"},
@@ -104,6 +113,8 @@ def safety_report(
     safety_demonstrations: Stored,
     adapter: Stored,
     evaluation: Stored,
+    compared_selections: Stored,
+    selection_quality: Stored,
     comparison: Stored,
 ) -> Artifact:
     """Verdict and measured results beside all that the purification report shows:
@@ -123,7 +134,8 @@ def safety_report(
     )
     blocks = tuple(type(stage.settings).model_fields)
     checked = (training_samples, *_if_any(safety_demonstrations), adapter, evaluation)
-    return _report(stage, made, blocks, comparison, checked)
+    results = Results(comparison, compared_selections, selection_quality)
+    return _report(stage, made, blocks, results, checked)
 
 
 def _if_any(demonstrations: Stored) -> tuple[Stored, ...]:
@@ -135,7 +147,7 @@ def _report(
     stage: Stage,
     made: Purification,
     blocks: tuple[str, ...],
-    results: Stored | None = None,
+    results: Results | None = None,
     also_checked: tuple[Stored, ...] = (),
 ) -> Artifact:
     from sot_pipeline.report.data import InputSet, ReportData
@@ -166,9 +178,7 @@ def _report(
         fingerprints={stored.asset: stored.fingerprint for stored in (*sets.values(), *checked)},
         environment=_environment(),
         points=points,
-        evaluation=None if results is None else results.table(),
-        own_method="sot" if results is None else results.document["own_method"],
-        judge="" if results is None else results.document["judge"],
+        **(_measured(results) if results is not None else {}),
         checks=tuple(_report_check(check) for stored in checked for check in stored.checks()),
         rejected=made.rejected_rows.table(),
         show_text=stage.settings.report.show_text,
@@ -182,6 +192,17 @@ def _report(
         metadata={"report": str(stage.final_directory / "report.html"), "bytes": len(html)},
         plots={"embedding_map": embedding_map_png(points, log_weights, kept, width_px=400)},
     )
+
+
+def _measured(results: Results) -> dict[str, Any]:
+    quality = results.selection_quality.table()
+    return {
+        "evaluation": results.comparison.table(),
+        "own_method": results.comparison.document["own_method"],
+        "judge": results.comparison.document["judge"],
+        "quality": None if quality.is_empty() else quality,
+        "selection_costs": results.compared_selections.document["costs"],
+    }
 
 
 def _input_set(kind: Any, role: str, stored: Stored) -> Any:

@@ -1,6 +1,7 @@
 """Text sets as tables: the custom rows, the two references, and what could not be read."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -10,6 +11,7 @@ from sot_pipeline.defs.home import TaskFile
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.sources import source_description, source_files
 from sot_pipeline.defs.store import Artifact, Store, Stored
+from sot_pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from sot_pipeline.texts.fetch import InputFile
@@ -173,3 +175,23 @@ def rejected_rows(
             ),
         ),
     )
+
+
+def read_beside(stage: Stage, path: Path, *, require_response: bool = True) -> pl.DataFrame:
+    """Rows of a text set that is no asset, read as the task's own are.
+
+    Raises:
+        InputError: a row cannot be read; what is left out without a word would be missed.
+    """
+    from sot_pipeline.texts.read import read_texts
+
+    found = read_texts(
+        path,
+        format=stage.settings.texts.format,
+        require_response=require_response,
+        max_row_bytes=int(stage.settings.texts.max_row_megabytes * 1_000_000),
+    )
+    if found.rejected.height:
+        _, line, reason, detail = found.rejected.row(0)
+        raise InputError(f"{path}:{line}: {reason}: {detail}")
+    return found.rows

@@ -94,7 +94,7 @@ def sample_weights(
 def _solved(stage: Stage, pull: np.ndarray, push: np.ndarray, sample_ids: pl.Series):
     """The fit, from the weights and potentials of the task's earlier one where there is one, and
     how it started. What it converges to does not depend on that, up to the tolerance."""
-    learn = _learner(stage)
+    learn = learner(stage)
     init = _earlier_fit(stage, sample_ids)
     if init is not None:
         fit = learn(pull, push, init=init)
@@ -122,28 +122,27 @@ def _earlier_fit(stage: Stage, sample_ids: pl.Series):
     return carried_over(load_fit(earlier.directory / "fit"), rows)
 
 
-def _learner(stage: Stage) -> Callable[..., Any]:
-    """`learn_weights` with the task's settings bound."""
+def learner(stage: Stage, **changed: Any) -> Callable[..., Any]:
+    """`learn_weights` with the task's settings bound, but for those `changed`."""
     from sot_pipeline.transport.cost import spreads
     from sot_pipeline.transport.push_pull import learn_weights
 
     settings = stage.settings.transport
 
     def learn(pull: np.ndarray, push: np.ndarray, init=None):
-        return learn_weights(
-            pull,
-            push,
-            lambda_push=settings.lambda_push,
-            epsilon=settings.epsilon
+        options = {
+            "lambda_push": settings.lambda_push,
+            "epsilon": settings.epsilon
             or settings.epsilon_in_spreads * spreads(pull, push).within_rows,
-            tau=settings.tau,
-            target_ess=settings.target_ess if settings.tau is None else None,
-            reference_relaxation=settings.reference_relaxation,
-            optimizer=settings.optimizer,
-            init=init,
-            tolerance=settings.tolerance,
-            max_steps=settings.max_steps,
-            progress=stage.progress("steps"),
+            "tau": settings.tau,
+            "target_ess": settings.target_ess if settings.tau is None else None,
+            "reference_relaxation": settings.reference_relaxation,
+            "optimizer": settings.optimizer,
+            "tolerance": settings.tolerance,
+            "max_steps": settings.max_steps,
+        }
+        return learn_weights(
+            pull, push, **(options | changed), init=init, progress=stage.progress("steps")
         )
 
     return learn
@@ -210,7 +209,7 @@ def calibration(
         held_out_share=stage.settings.selection.held_out_share,
         seed=stage.settings.selection.split_seed,
         centre=stage.settings.transport.centre,
-        learn=_learner(stage),
+        learn=learner(stage),
     )
     fit, scores, held_out = result.fit, result.custom, result.held_out_harmful
     save_fit(fit, stage.directory / "fit")
