@@ -1,5 +1,6 @@
 # Every target makes what it needs: a virtual environment with the tested versions.
 PYTHON ?= python3
+WORKERS ?= 2  # test processes; each loads torch and jax
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -27,7 +28,7 @@ ui: $(INSTALLED)
 	$(BIN)/sot ui
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m "slow or not bench"
