@@ -133,7 +133,11 @@ def job(name: str):
 def build_definitions(home: str | None = None) -> dg.Definitions:
     """The graph on one home folder; None: `$SOT_HOME`, or `data/` where the process runs."""
     return dg.Definitions(
-        assets=[text_set_files, *(dagster_asset(asset, on_change(asset)) for asset in ASSETS)],
+        assets=[
+            text_set_files,
+            *(dagster_asset(asset, on_change(asset)) for asset in PIPELINE),
+            *(dagster_asset(asset) for asset in EXPERIMENTS.values()),  # only when asked for
+        ],
         jobs=[job(name) for name in JOBS],
         sensors=SENSORS,
         schedules=[nightly_reconcile],

@@ -241,11 +241,19 @@ def compare(
     """Every method on the same rows under the same budget: quality of its choice where labels are
     known, harm and help of the model trained on it, time and memory.
 
-    Selections: sot (this project), sot_balanced, sot_pull, sot_push, sot_one_shot, sot_cut (cut
-    without weights), sot_reweight (weights without a cut), dsir, saft, seal, alpagasus, larf,
-    toss, guard, logistic_regression, knn, centroid, random, sft (all rows), sft_clean.
+    Selections:
 
-    Example: sot compare mytask --without guard,alpagasus --labels labels.jsonl --out comparison
+    - sot (this project); parts of it: sot_cut, sot_reweight, sot_one_shot
+
+    - other transport: sot_balanced (the paper's), sot_pull, sot_push
+
+    - rivals: dsir, saft, seal, larf, toss, alpagasus, guard
+
+    - on the references: logistic_regression, knn, centroid
+
+    - no selection: sft (all rows), random, sft_clean
+
+    Example: sot compare mytask --without guard,alpagasus --labels labels.jsonl
     """
     from sot_pipeline.cli.compare import run_compare
 

@@ -90,7 +90,10 @@ def orphaned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 def nightly_reconcile(
     context: dg.ScheduleEvaluationContext, home: HomeResource
 ) -> Iterator[dg.RunRequest]:
-    assets = context.repository_def.asset_graph.materializable_asset_keys
+    graph = context.repository_def.asset_graph
+    assets = [  # but for those that run only when a person asks
+        key for key in graph.materializable_asset_keys if graph.get(key).automation_condition
+    ]
     tasks_of = {key: context.instance.get_materialized_partitions(key) for key in assets}
     for task in home.home().task_names():
         made = sorted(key for key in assets if task in tasks_of[key])

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from sot_pipeline.cli.runs import run_job
-from sot_pipeline.definitions import ASSETS, JOBS, defs
+from sot_pipeline.definitions import ASSETS, EXPERIMENTS, JOBS, defs
 from sot_pipeline.defs.dagster_assets import SOURCE_FILES, NoReturnValues
 from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.defs.instance import open_instance
@@ -164,3 +164,13 @@ def test_a_solve_that_does_not_converge_blocks_what_follows(home: Home):
 def test_an_accidental_return_value_is_an_error():
     with pytest.raises(TypeError, match="write it to the store"):
         NoReturnValues().handle_output(dg.build_output_context(step_key="x"), object())
+
+
+def test_experiments_train_for_long_and_run_only_when_asked():
+    graph = defs().resolve_asset_graph()
+    on_demand = {
+        key.to_user_string()
+        for key in graph.materializable_asset_keys
+        if graph.get(key).automation_condition is None
+    }
+    assert on_demand == {asset.name for asset in EXPERIMENTS.values()}
