@@ -29,8 +29,18 @@ def run_status(root: Path | None, task: str | None, as_json: bool) -> int:
     if not names:
         print(f"no tasks in {home.root}; begin with `sot demo` or `sot purify`")
     for name, of_task in states.items():
-        _print_task(name, of_task)
+        _print_task(name, [state for state in of_task if not _is_unasked(state)])
     return DONE
+
+
+def _is_unasked(state: AssetState) -> bool:
+    """Of a comparison or an experiment that nobody asked for; --json has them too."""
+    from sot_pipeline.definitions import COMPARISON, EXPERIMENTS, RIVALS
+
+    optional = {asset.name for asset in (*RIVALS, *COMPARISON, *EXPERIMENTS.values())}
+    if state.asset not in optional:
+        return False
+    return state.stored is None or state.stored.document.get("asked") is False
 
 
 def _document(state: AssetState) -> dict[str, Any]:

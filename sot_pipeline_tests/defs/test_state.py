@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from sot_pipeline.definitions import ASSETS
+from sot_pipeline.definitions import ASSETS, COMPARISON, EXPERIMENTS, RIVALS
 from sot_pipeline.defs.retention import in_use
 from sot_pipeline.defs.state import AssetState, asset_states
 from sot_pipeline_tests.small_home import SmallProject
 
 NOT_ASKED_FOR = {
     "training_samples", "safety_demonstrations", "harmless_prompts", "adapter", "evaluation",
-    "comparison", "safety_report",
+    "safety_report", *(asset.name for asset in (*RIVALS, *COMPARISON, *EXPERIMENTS.values())),
 }  # fmt: skip
 
 

@@ -191,4 +191,4 @@ def test_the_tracked_samples_are_what_the_generator_gives(tmp_path):
 
 def test_a_small_world_keeps_the_proportions():
     small = build_world(3, num_custom=100, num_safe=20, num_harmful=10, num_evaluation=8)
-    assert [len(rows) for rows in small] == [100, 90, 20, 10, 8, 8, 8]
+    assert [len(rows) for rows in small] == [100, 90, 20, 10, 8, 8, 8, 500, 10, 20]
