@@ -9,8 +9,13 @@ from typing import Any
 import yaml
 
 from sot_pipeline.defs.home import Home, TaskFile
-from sot_pipeline.defs.settings import Settings, environment_layer, file_layer, resolve_settings
-from sot_pipeline.defs.sources import PACKAGED_MODELS
+from sot_pipeline.defs.settings import (
+    PACKAGED_MODELS,
+    Settings,
+    environment_layer,
+    file_layer,
+    resolve_settings,
+)
 from sot_pipeline.errors import InputError
 
 # What `finetune` and `evaluate` were told outlives a new purification of the same task

@@ -25,6 +25,9 @@ from pydantic import (
 from sot_pipeline.defs.methods import READS, SELECTIONS, DefenceName, Method
 from sot_pipeline.errors import InputError, nearest
 
+# Names of encoders that are no folder, whatever lies in the working directory
+PACKAGED_MODELS = ("minilm", "base")
+
 
 class Block(BaseModel):
     """A frozen settings block; a misspelt field is an error."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sot_pipeline.defs.home import TaskFile
+from sot_pipeline.defs.settings import PACKAGED_MODELS
 from sot_pipeline.defs.store import file_sha256, fingerprint_of
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import Progress, listener, reporter
@@ -87,10 +88,6 @@ def file_identity(path: Path) -> str:
         raise InputError(f"{path}: is a directory, expected one file of rows")
     status = path.stat()
     return _sha256(path, status.st_size, status.st_mtime_ns)
-
-
-# Names of encoders that are no folder, whatever lies in the working directory
-PACKAGED_MODELS = ("minilm", "base")
 
 
 def local_model_identity(name: str | None) -> dict[str, str] | None:

@@ -137,7 +137,7 @@ def test_harmless_prompts_are_the_safe_references_first_and_never_evaluated(proj
 def test_methods_are_compared_by_selection_and_defence(project):
     methods = ("sft", "sft+safe_instr", "sot_cut", "sot+safe_reference")
     choose(project, {"name": "safe_instr", "mix_share": 0.1}, methods=methods)
-    train(project, "evaluation", "comparison")
+    train(project, "evaluation", "compared_selections", "comparison")
     comparison = project.current("comparison")
     own = "sot+safe_instr"
     assert comparison.document["own_method"] == own
@@ -152,7 +152,7 @@ def test_methods_are_compared_by_selection_and_defence(project):
     # a setting that no compared method reads leaves every training as it is
     before = set(comparison.manifest["parts"]["trained_methods"])
     choose(project, {"name": "safe_instr", "mix_share": 0.1}, methods=(*methods, "random"))
-    train(project, "evaluation", "comparison")
+    train(project, "evaluation", "compared_selections", "comparison")
     after = set(project.current("comparison").manifest["parts"]["trained_methods"])
     assert before < after
     assert len(after) == 5
