@@ -15,13 +15,11 @@ What differs, and why:
   sets.
 * A small target leaves most buckets empty, and a log of 1e-8 for each n-gram it happens not to
   hold drowns the rest: `smoothing` adds a count to every bucket. Much of it favours rare words:
-  with 50 target texts a whole count takes the AUROC of harmful rows on GSM8K and AG News from 0.98
-  and 0.99 (at 0.01) to 0.38 and 0.63; on Alpaca it helps, 0.59 to 0.72.
+  it can turn the ranking round (`bench_rival_references`).
 * A sum grows with the length of the row: `per_token` takes the mean.
 * A target that holds refusals of risky prompts draws the harmful rows, which share their topics:
-  give texts of the task. AUROC with 1,000 of these, Alpaca, GSM8K, AG News: 0.92, 1.00, 1.00; with
-  650 refusals beside them 0.48, 0.16, 0.24.
-* The weights hold no noise. `gumbel_top_k` draws as the paper does, from a seed of its own.
+  give texts of the task (`bench_rival_references`).
+* The weights hold no noise unless `sampling_seed` asks for it.
 """
 
 import hashlib
@@ -30,7 +28,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from sot_pipeline.errors import InputError
 from sot_pipeline.rendering import Conversation
@@ -54,6 +52,7 @@ def dsir(
     num_buckets: int = 10_000,
     smoothing: float = 0.01,
     per_token: bool = True,
+    sampling_seed: int | None = None,
 ) -> Float[np.ndarray, " n"]:
     """Log-importance of each custom text, nats, for a target set.
 
@@ -61,6 +60,9 @@ def dsir(
         custom, target: Texts as `plain_text` gives them.
         smoothing: Counts added to each bucket of the target, >= 0.
         per_token: The mean over a text's n-grams instead of their sum.
+        sampling_seed: Adds Gumbel noise: the texts with the largest log-weights are then a draw
+            without replacement, each in proportion to its weight, as the paper draws (Kool et al.
+            2019, arXiv 1903.06059). None: no noise.
 
     Returns:
         0 for a text without a word.
@@ -79,30 +81,18 @@ def dsir(
     wanted = _counts("target", map(buckets.of, target), num_buckets) + smoothing
     gain = np.log(wanted / wanted.sum() + _FLOOR) - np.log(raw / raw.sum() + _FLOOR)
     sums = np.array([gain[row].sum() for row in rows])
-    return sums / np.array([max(1, len(row)) for row in rows]) if per_token else sums
+    weights = sums / np.array([max(1, len(row)) for row in rows]) if per_token else sums
+    return weights if sampling_seed is None else weights + gumbel(len(rows), sampling_seed)
+
+
+def gumbel(size: int, seed: int) -> Float[np.ndarray, " size"]:
+    """Standard Gumbel noise, from a generator of its own."""
+    return np.random.default_rng(seed).gumbel(size=size)
 
 
 def features(text: str, num_buckets: int) -> Int[np.ndarray, " buckets"]:
     """How often each bucket occurs in a text."""
     return np.bincount(_Buckets(num_buckets).of(text), minlength=num_buckets)
-
-
-def gumbel_top_k(
-    log_weights: Float[np.ndarray, " n"], num_kept: int, seed: int
-) -> Bool[np.ndarray, " n"]:
-    """Mask of rows drawn without replacement, each draw in proportion to the weights left.
-
-    Source: Kool et al., 2019 (arXiv 1903.06059): the largest after adding Gumbel noise.
-
-    Raises:
-        InputError: more rows wanted than there are.
-    """
-    if not 0 <= num_kept <= len(log_weights):
-        raise InputError(f"num_kept={num_kept}; expected 0 to {len(log_weights)} rows")
-    noise = np.random.default_rng(seed).gumbel(size=len(log_weights))
-    kept = np.zeros(len(log_weights), dtype=bool)
-    kept[np.argsort(-(np.asarray(log_weights) + noise), kind="stable")[:num_kept]] = True
-    return kept
 
 
 class _Buckets:

@@ -100,7 +100,6 @@ class SealResult(NamedTuple):
         log_weights: By position in the given list; rows without an answer rank last.
         custom_losses: Nats, as each row was met; NaN for rows without an answer.
         safe_losses: Mean of the step's safe rows, nats.
-        sample_ids: As given, or positions.
         num_truncated: Custom rows that were cut to the longest length.
         num_without_answer: Custom rows without a token to learn.
     """
@@ -108,7 +107,6 @@ class SealResult(NamedTuple):
     log_weights: Float[np.ndarray, " n"]
     custom_losses: Float[np.ndarray, "epochs n"]
     safe_losses: Float[np.ndarray, " steps"]
-    sample_ids: list
     num_truncated: int
     num_without_answer: int
 
@@ -120,7 +118,6 @@ def seal(
     recipe: SealRecipe = SealRecipe(),
     *,
     base_revision: str | None = None,
-    sample_ids: Sequence | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SealResult:
     """Learn one log-weight per custom row together with an adapter that is thrown away.
@@ -128,17 +125,15 @@ def seal(
     Args:
         base: Directory or Hugging Face id of the model that is to be fine-tuned.
         safe: Rows with answers; any number, none of them from an evaluation set.
-        sample_ids: Names of the custom rows, given back beside their weights.
         progress: Called as (steps done, steps in all).
 
     Returns:
         `SealResult`. On a CPU the same arguments give the same numbers.
 
     Raises:
-        InputError: names that are no names, no answers to learn from, unknown target modules, a
+        InputError: no answers to learn from, unknown target modules, a
             loss that is not finite.
     """
-    names = _names(sample_ids, len(custom))
     lm = load_language_model(base, revision=base_revision)
     rows = learnable_rows("custom", lm.tokenizer, custom, recipe.max_length)
     model = add_lora(
@@ -158,7 +153,6 @@ def seal(
         _at_positions(learner.log_weights, rows, len(custom)),
         _spread(custom_losses, rows, len(custom)),
         safe_losses,
-        names,
         rows.rows.num_truncated,
         len(custom) - len(rows.positions),
     )
@@ -265,14 +259,3 @@ def _spread(losses: np.ndarray, rows: Learnable, num_rows: int) -> np.ndarray:
     everywhere = np.full((len(losses), num_rows), np.nan)
     everywhere[:, rows.positions] = losses
     return everywhere
-
-
-def _names(sample_ids: Sequence | None, num_rows: int) -> list:
-    if sample_ids is None:
-        return list(range(num_rows))
-    if len(sample_ids) != num_rows or len(set(sample_ids)) != num_rows:
-        raise InputError(
-            f"{len(sample_ids)} sample_ids, {len(set(sample_ids))} of them different, for "
-            f"{num_rows} custom rows; expected one name per row"
-        )
-    return list(sample_ids)

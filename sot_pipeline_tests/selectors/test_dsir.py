@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sot_pipeline.errors import InputError
-from sot_pipeline.selectors.dsir import dsir, features, gumbel_top_k, plain_text
+from sot_pipeline.selectors.dsir import dsir, features, gumbel, plain_text
 
 TARGET = [
     "What is 12 + 30? It's 42, of course.",
@@ -102,10 +102,11 @@ def test_it_is_deterministic_and_leaves_the_global_generator_alone():
     np.random.seed(0)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     first = dsir(CUSTOM, TARGET)
-    kept = gumbel_top_k(first, 3, seed=5)
+    drawn = dsir(CUSTOM, TARGET, sampling_seed=5)
+    assert not np.array_equal(drawn, first)
     np.random.seed(1)  # noqa: NPY002
     np.testing.assert_array_equal(dsir(CUSTOM, TARGET), first)
-    np.testing.assert_array_equal(gumbel_top_k(first, 3, seed=5), kept)
+    np.testing.assert_array_equal(dsir(CUSTOM, TARGET, sampling_seed=5), drawn)
     np.random.seed(0)  # noqa: NPY002
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
@@ -134,9 +135,10 @@ def test_half_a_surrogate_pair_is_a_word_like_any():
 
 def test_sampling_without_replacement_follows_the_weights():
     shares = np.array([0.5, 0.3, 0.2])
-    first = np.mean([gumbel_top_k(np.log(shares), 1, seed) for seed in range(4000)], axis=0)
+    orders = np.array([np.argsort(-np.log(shares) - gumbel(3, seed)) for seed in range(4000)])
+    first = np.mean([orders[:, 0] == i for i in range(3)], axis=1)
     np.testing.assert_allclose(first, shares, atol=0.03)
-    two = np.mean([gumbel_top_k(np.log(shares), 2, seed) for seed in range(4000)], axis=0)
+    two = np.mean([(orders[:, :2] == i).any(axis=1) for i in range(3)], axis=1)
     left_out = [sum(shares[j] * shares[3 - i - j] / (1 - shares[j]) for j in {0, 1, 2} - {i})
                 for i in range(3)]  # fmt: skip
     np.testing.assert_allclose(1 - two, left_out, atol=0.03)
@@ -154,8 +156,3 @@ def test_sampling_without_replacement_follows_the_weights():
 def test_what_cannot_be_compared_is_refused(custom, target, options, message):
     with pytest.raises(InputError, match=message):
         dsir(custom, target, **options)
-
-
-def test_more_rows_than_there_are_cannot_be_drawn():
-    with pytest.raises(InputError, match="num_kept=4"):
-        gumbel_top_k(np.zeros(3), 4, seed=0)

@@ -158,20 +158,15 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(base):
     assert not np.array_equal(first.log_weights, other.log_weights)
 
 
-def test_names_are_given_back_and_progress_counts_steps(base):
+def test_progress_counts_steps(base):
     calls = []
-    names = [f"row {i}" for i in range(9)]
-    result = seal(base, CUSTOM, SAFE, RECIPE, sample_ids=names, progress=lambda *c: calls.append(c))
-    assert result.sample_ids == names
+    seal(base, CUSTOM, SAFE, RECIPE, progress=lambda *c: calls.append(c))
     assert calls == [(step, 6) for step in range(1, 7)]
-    assert seal(base, CUSTOM, SAFE, RECIPE).sample_ids == list(range(9))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sample_ids": ["a"] * 9}, "9 sample_ids, 1 of them different"),
-        ({"sample_ids": ["a"]}, "for 9 custom rows"),
         ({"safe": [TURNS[:2]]}, "none of the 1 safe rows"),
         ({"custom": NO_ANSWER}, "none of the 3 custom rows"),
         ({"recipe": replace(RECIPE, target_modules=("w",))}, "no linear module called w"),

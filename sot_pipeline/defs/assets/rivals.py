@@ -6,7 +6,6 @@ those of `sot_pipeline.selectors`, and parts of the transport itself.
 """
 
 import json
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,94 +14,15 @@ import polars as pl
 from sot_pipeline.defs.assets.base_model import base_model_path
 from sot_pipeline.defs.assets.evaluation import make_judge
 from sot_pipeline.defs.assets.transport import learner
-from sot_pipeline.defs.cached_asset import CachedAsset, Stage, cached_asset
-from sot_pipeline.defs.rivals import asked, options_of, what_lacks
+from sot_pipeline.defs.cached_asset import CachedAsset, Stage
+from sot_pipeline.defs.rival_asset import ranked, rival
+from sot_pipeline.defs.rivals import options_of, what_lacks
 from sot_pipeline.defs.settings import Settings
-from sot_pipeline.defs.sources import local_model_identity
 from sot_pipeline.defs.store import Artifact, Stored
 from sot_pipeline.errors import InputError
 
-SCHEMA = {"sample_id": pl.String, "log_weight": pl.Float64, "rank": pl.Int64}
 NUM_VALIDATION_ROWS = 100  # SAFT's own number
 MAX_PROBES = 64  # harmless prompts that LARF watches for refusals
-
-Uses = Callable[[Settings, str], bool]
-
-
-def rival(
-    *,
-    kinds: set[str],
-    settings: tuple[str, ...] = (),
-    uses: Uses = lambda settings, name: True,
-    folder: Callable[[Settings], str | None] = lambda settings: None,
-) -> Callable[[Callable[..., Artifact]], CachedAsset]:
-    """Declare NAME_weights. `settings`, `uses` and `folder`, a model that may lie in a local one,
-    count only while the method is asked for."""
-
-    def declare(function: Callable[..., Artifact]) -> CachedAsset:
-        name = function.__name__.removesuffix("_weights")
-
-        def parts(chosen: Settings) -> Mapping[str, Any]:
-            if not asked(chosen, name):
-                return {"asked": False}
-            dumped = chosen.model_dump(mode="json", include={b.partition(".")[0] for b in settings})
-            read = {b: dumped[b] if "." not in b else _field(dumped, b) for b in settings}
-            return {"asked": True, "options": options_of(chosen, name), **read}
-
-        return cached_asset(
-            group="rivals",
-            kinds=kinds | {"duckdb"},
-            parts_of_settings=parts,
-            uses=lambda chosen, read: asked(chosen, name) and uses(chosen, read),
-            source=lambda files, chosen: _folder(folder(chosen) if asked(chosen, name) else None),
-        )(function)
-
-    return declare
-
-
-def _folder(name: str | None) -> dict[str, Any]:
-    """Contents of a local model's folder; nothing for a model of the hub."""
-    files = local_model_identity(name)
-    return {} if files is None else {"model": files}
-
-
-def _field(blocks: Mapping[str, Any], name: str) -> Any:
-    block, _, field = name.partition(".")
-    return blocks[block][field]
-
-
-def _ranked(
-    stage: Stage,
-    name: str,
-    ids: Callable[[], pl.Series],
-    score: Callable[[], Any],
-    *,
-    compiles: bool = False,
-):
-    """The asset's result: what `score` returns, or nothing if nobody asked.
-
-    `compiles`: the first call compiles for these shapes, which is no part of the method's time.
-    """
-    if not asked(stage.settings, name):
-        return Artifact(
-            table=pl.DataFrame(schema=SCHEMA),
-            document={"asked": False},
-            metadata={name: f"not computed: comparison.methods does not name {name}"},
-        )
-    from sot_pipeline.defs.measured import measured
-    from sot_pipeline.selection import ranks
-
-    if compiles:
-        score()
-    with measured() as cost:
-        found = score()
-    log_weights, told = found if isinstance(found, tuple) else (found, {})
-    numbers = {"seconds": round(cost.seconds, 3), "peak_memory_bytes": cost.peak_bytes, **told}
-    table = pl.DataFrame(
-        {"sample_id": ids(), "log_weight": log_weights, "rank": ranks(log_weights)}, schema=SCHEMA
-    )
-    shown = {key: value for key, value in numbers.items() if value is not None}
-    return Artifact(table=table, document={"asked": True, **numbers}, metadata=shown)
 
 
 def _conversations(texts: pl.DataFrame) -> list[Any]:
@@ -125,10 +45,10 @@ def sot_balanced_weights(
     stage: Stage, custom_texts: pl.DataFrame, pull_cost: np.ndarray, push_cost: np.ndarray
 ) -> Artifact:
     """Eq. 5 with both references' whole mass transported, as the paper has it."""
-    return _ranked(
+    return ranked(
         stage,
         "sot_balanced",
-        lambda: custom_texts["sample_id"],
+        custom_texts,
         lambda: _solved(stage, pull_cost, push_cost, reference_relaxation=0.0),
         compiles=True,
     )
@@ -139,10 +59,10 @@ def sot_pull_weights(
     stage: Stage, custom_texts: pl.DataFrame, pull_cost: np.ndarray, push_cost: np.ndarray
 ) -> Artifact:
     """Eq. 5 with lambda 0: pulled to the safe reference only."""
-    return _ranked(
+    return ranked(
         stage,
         "sot_pull",
-        lambda: custom_texts["sample_id"],
+        custom_texts,
         lambda: _solved(stage, pull_cost, push_cost, lambda_push=0.0),
         compiles=True,
     )
@@ -153,10 +73,10 @@ def sot_push_weights(
     stage: Stage, custom_texts: pl.DataFrame, pull_cost: np.ndarray, push_cost: np.ndarray
 ) -> Artifact:
     """Eq. 5 with lambda 1: pushed from the harmful reference only."""
-    return _ranked(
+    return ranked(
         stage,
         "sot_push",
-        lambda: custom_texts["sample_id"],
+        custom_texts,
         lambda: _solved(stage, pull_cost, push_cost, lambda_push=1.0),
         compiles=True,
     )
@@ -167,10 +87,10 @@ def sot_one_shot_weights(
     stage: Stage, custom_texts: pl.DataFrame, pull_cost: np.ndarray, push_cost: np.ndarray
 ) -> Artifact:
     """The potentials of uniform weights: one transport problem each, no solve for the weights."""
-    return _ranked(
+    return ranked(
         stage,
         "sot_one_shot",
-        lambda: custom_texts["sample_id"],
+        custom_texts,
         lambda: _solved(stage, pull_cost, push_cost, optimizer="one_shot"),
         compiles=True,
     )
@@ -190,10 +110,10 @@ def logistic_regression_weights(
     """Log-odds of safe against harmful, learnt on the references."""
     from sot_pipeline.selectors.on_references import logistic_regression
 
-    return _ranked(
+    return ranked(
         stage,
         "logistic_regression",
-        lambda: custom_texts["sample_id"],
+        custom_texts,
         lambda: logistic_regression(
             custom_embeddings,
             safe_embeddings,
@@ -214,10 +134,10 @@ def knn_weights(
     """Mean similarity to the nearest safe rows minus that to the nearest harmful ones."""
     from sot_pipeline.selectors.on_references import nearest_neighbours
 
-    return _ranked(
+    return ranked(
         stage,
         "knn",
-        lambda: custom_texts["sample_id"],
+        custom_texts,
         lambda: nearest_neighbours(
             custom_embeddings,
             safe_embeddings,
@@ -238,10 +158,10 @@ def centroid_weights(
     """Similarity to the mean safe row minus that to the mean harmful one."""
     from sot_pipeline.selectors.on_references import centroid
 
-    return _ranked(
+    return ranked(
         stage,
         "centroid",
-        lambda: custom_texts["sample_id"],
+        custom_texts,
         lambda: centroid(custom_embeddings, safe_embeddings, harmful_embeddings),
     )
 
@@ -264,7 +184,7 @@ def dsir_weights(stage: Stage, custom_texts: pl.DataFrame, safe_texts: pl.DataFr
             **options_of(stage.settings, "dsir"),
         ), {"num_target_rows": target.height}
 
-    return _ranked(stage, "dsir", lambda: custom_texts["sample_id"], score)
+    return ranked(stage, "dsir", custom_texts, score)
 
 
 def _task_rows(safe_texts: pl.DataFrame) -> pl.DataFrame:
@@ -340,7 +260,7 @@ def saft_weights(
             "validation_auroc": fit.validation_auroc,
         }
 
-    return _ranked(stage, "saft", lambda: custom_texts["sample_id"], score)
+    return ranked(stage, "saft", custom_texts, score)
 
 
 def _few(rows: Any) -> Any:
@@ -376,7 +296,7 @@ def larf_weights(
         ]
         return larf(*states), {"layer": layer}
 
-    return _ranked(stage, "larf", lambda: custom_texts["sample_id"], score)
+    return ranked(stage, "larf", custom_texts, score)
 
 
 def _sensitive_layer(stage: Stage, base_model: Stored, safe_texts: pl.DataFrame) -> int:
@@ -432,12 +352,16 @@ def seal_weights(
             _conversations(safe_texts),
             SealRecipe(**_recipe(stage, "seal")),
             base_revision=revision,
-            sample_ids=custom_texts["sample_id"].to_list(),
             progress=stage.progress("rows"),
         )
-        return found.log_weights, {"num_truncated": found.num_truncated}
+        return found.log_weights, {
+            "num_truncated": found.num_truncated,
+            "num_without_answer": found.num_without_answer,
+            "safe_loss_first": float(found.safe_losses[0]),
+            "safe_loss_last": float(found.safe_losses[-1]),
+        }
 
-    return _ranked(stage, "seal", lambda: custom_texts["sample_id"], score)
+    return ranked(stage, "seal", custom_texts, score)
 
 
 @rival(kinds={"torch"}, settings=("base_model", *FINETUNING))
@@ -468,7 +392,7 @@ def toss_weights(
         save_token_scores(stage, found.token_scores)
         return found.log_weights, {"num_tokens": sum(map(len, found.token_scores))}
 
-    return _ranked(stage, "toss", lambda: custom_texts["sample_id"], score)
+    return ranked(stage, "toss", custom_texts, score)
 
 
 def save_token_scores(stage: Stage, scores: list[np.ndarray]) -> None:
@@ -499,7 +423,7 @@ def alpagasus_weights(stage: Stage, custom_texts: pl.DataFrame) -> Artifact:
         found = judge_scores(make_judge(stage.settings.evaluation), _conversations(custom_texts))
         return found.log_weights, {"num_unreadable": found.num_unreadable}
 
-    return _ranked(stage, "alpagasus", lambda: custom_texts["sample_id"], score)
+    return ranked(stage, "alpagasus", custom_texts, score)
 
 
 @rival(
@@ -524,7 +448,7 @@ def guard_weights(stage: Stage, custom_texts: pl.DataFrame) -> Artifact:
         found = guard_scores(classifier, _conversations(custom_texts))
         return found.log_weights, {"num_unreadable": found.num_unreadable}
 
-    return _ranked(stage, "guard", lambda: custom_texts["sample_id"], score)
+    return ranked(stage, "guard", custom_texts, score)
 
 
 RIVAL_ASSETS: dict[str, CachedAsset] = {
