@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sot_pipeline.cli.judges import judges
-from sot_pipeline.cli.options import HomeOption, JsonOption
+from sot_pipeline.cli.options import (
+    DeviceOption,
+    DryRunOption,
+    HomeOption,
+    JsonOption,
+    TaskOption,
+    dry_device,
+    known_tasks,
+)
 from sot_pipeline.cli.output import FAILED, say
 from sot_pipeline.cli.paper import paper
 from sot_pipeline.cli.references import references
@@ -16,19 +24,15 @@ from sot_pipeline.errors import InputError, storage_error
 
 app = typer.Typer(
     name="sot",
-    help="Find and remove the fine-tuning rows that erode a language model's safety.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(references)
-app.add_typer(paper)
-app.add_typer(judges)
+# panels of `sot --help`, in the order of their first command
+START, LOOK, MEASURE, UPKEEP = "From rows to a model", "Look", "Measure and compare", "Upkeep"
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
-TaskOption = Annotated[str | None, typer.Option("--task", help="Name of the task")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="BLOCK.FIELD=VALUE", help="Any setting; see `sot config`"),
@@ -43,6 +47,24 @@ class Trainer(StrEnum):
 
 JUDGES = "keyword, openai, classifier, embedding or demo; their fields are evaluation.judge_*"
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write the results to")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from sot_pipeline import __version__
+
+        typer.echo(f"sot_pipeline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Find and remove the fine-tuning rows that erode a language model's safety."""
 
 
 def run() -> None:
@@ -66,7 +88,7 @@ def run() -> None:
         sys.exit(FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def demo(
     home: HomeOption = None,
     json: JsonOption = False,
@@ -74,13 +96,18 @@ def demo(
     world: Annotated[int, typer.Option(help="Seed of the generated text sets")] = 0,
     out: OutOption = None,
 ) -> None:
-    """Everything end to end on generated text, with no network: purify, train, measure, report."""
+    """Everything end to end on generated text, with no network: purify, train, measure, report.
+
+    Examples:
+      sot demo
+      sot demo --seeds 1 --out demo-results
+    """
     from sot_pipeline.cli.commands import run_demo
 
     sys.exit(run_demo(home, seeds=seeds, world_seed=world, out=out, as_json=json))
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def purify(
     custom: Annotated[
         list[str] | None,
@@ -98,25 +125,36 @@ def purify(
     embedder: Annotated[
         str | None, typer.Option(help="minilm, a Hugging Face model id, a directory, or base")
     ] = None,
-    keep: Annotated[float | None, typer.Option(help="Share of the rows to keep [0.8]")] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="Share of the rows to keep (default: 0.8)")
+    ] = None,
     keep_count: Annotated[int | None, typer.Option(help="Rows to keep, instead")] = None,
     method: Annotated[
-        str | None, typer.Option(help="top_k, or calibrated: the cut is found [top_k]")
+        str | None, typer.Option(help="top_k, or calibrated: the cut is found (default: top_k)")
     ] = None,
     max_false_keep_rate: Annotated[
-        float | None, typer.Option(help="calibrated: share of harmful rows that may stay [0.05]")
+        float | None,
+        typer.Option(help="calibrated: share of harmful rows that may stay (default: 0.05)"),
     ] = None,
-    lambda_push: Annotated[float | None, typer.Option(help="λ of Eq. 5 [0.5]")] = None,
+    lambda_push: Annotated[float | None, typer.Option(help="λ of Eq. 5 (default: 0.5)")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Regularisation, in cosine cost")] = None,
     base_model: Annotated[str | None, typer.Option(help="The model to fine-tune later")] = None,
-    format: Annotated[str | None, typer.Option(help="Row format [auto]")] = None,
+    format: Annotated[str | None, typer.Option(help="Row format (default: auto)")] = None,
     show_text: Annotated[bool, typer.Option(help="Put excerpts of rows into the report")] = False,
     settings: SetOption = None,
     out: OutOption = None,
+    dry_run: DryRunOption = False,
+    device: DeviceOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Weigh the rows of CUSTOM by push-pull optimal transport and drop the worst."""
+    """Weigh the rows of CUSTOM by push-pull optimal transport and drop the worst.
+
+    Examples:
+      sot purify rows.jsonl --safe safe.jsonl --harmful harmful.jsonl --out purified/
+      sot purify rows.jsonl --safe safe.jsonl --harmful harmful.jsonl --dry-run
+      sot purify --task rows --keep 0.9
+    """
     from sot_pipeline.cli.commands import run_purify
 
     flags: dict[str, Any] = {
@@ -132,12 +170,15 @@ def purify(
         "report.show_text": show_text or None,
     }
     sources = (custom or [], safe or [], harmful or [])
-    sys.exit(run_purify(home, task, sources, flags, settings or [], out, json))
+    dry_on = dry_device(dry_run, device)
+    sys.exit(run_purify(home, task, sources, flags, settings or [], out, json, dry_on))
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def finetune(
-    task: Annotated[str, typer.Argument(help="A task that `sot purify` made")],
+    task: Annotated[
+        str, typer.Argument(help="A task that `sot purify` made", autocompletion=known_tasks)
+    ],
     base_model: Annotated[
         str | None, typer.Option(help="Hugging Face id or directory of the aligned model")
     ] = None,
@@ -153,7 +194,7 @@ def finetune(
         str | None,
         typer.Option(
             help="What keeps the model safe meanwhile: none, safe_instr, safe_reference, spf, "
-            "safegrad, sbr, spag or refusalguard_reimpl [none]"
+            "safegrad, sbr, spag or refusalguard_reimpl (default: none)"
         ),
     ] = None,
     defence_option: Annotated[
@@ -162,12 +203,17 @@ def finetune(
     ] = None,
     settings: SetOption = None,
     out: OutOption = None,
+    dry_run: DryRunOption = False,
+    device: DeviceOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Fine-tune a LoRA adapter on a task's purified rows with their learned weights.
 
-    Example: sot finetune mytask --defence spf --defence-option rank=10
+    Examples:
+      sot finetune mytask --base-model meta-llama/Llama-3.1-8B-Instruct --out adapter/
+      sot finetune mytask --defence spf --defence-option rank=10
+      sot finetune mytask --dry-run --device h100
     """
     from sot_pipeline.cli.commands import run_finetune
 
@@ -183,13 +229,15 @@ def finetune(
     }
     if epochs is not None and steps is not None:
         raise typer.BadParameter("--epochs and --steps exclude each other")
-    options = defence_option or []
-    sys.exit(run_finetune(home, task, flags, options, settings or [], out, json))
+    options, dry_on = defence_option or [], dry_device(dry_run, device)
+    sys.exit(run_finetune(home, task, flags, options, settings or [], out, json, dry_on))
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def evaluate(
-    task: Annotated[str, typer.Argument(help="A task that has an adapter")],
+    task: Annotated[
+        str, typer.Argument(help="A task that has an adapter", autocompletion=known_tasks)
+    ],
     harmful: Annotated[Path | None, typer.Option(help="Harmful prompts")] = None,
     over_refusal: Annotated[Path | None, typer.Option(help="Harmless, risky-looking ones")] = None,
     task_prompts: Annotated[Path | None, typer.Option(help="Task prompts with answers")] = None,
@@ -200,10 +248,16 @@ def evaluate(
         bool, typer.Option(help="Also plain fine-tuning and random removal")
     ] = False,
     settings: SetOption = None,
+    dry_run: DryRunOption = False,
+    device: DeviceOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Measure harmfulness, helpfulness, accuracy and over-refusal of base model and adapter."""
+    """Measure harmfulness, helpfulness, accuracy and over-refusal of base model and adapter.
+
+    Examples:
+      sot evaluate mytask --harmful prompts.jsonl --task-prompts task.jsonl --judge openai --judge-base-url http://127.0.0.1:8000/v1 --judge-model NAME
+    """
     from sot_pipeline.cli.commands import run_evaluate
 
     files = {"harmful": harmful, "over_refusal": over_refusal, "task": task_prompts}
@@ -212,20 +266,27 @@ def evaluate(
         "evaluation.judge_base_url": judge_base_url,
         "evaluation.judge_model": judge_model,
     }
-    sys.exit(run_evaluate(home, task, files, flags, settings or [], compare, json))
+    dry_on = dry_device(dry_run, device)
+    sys.exit(run_evaluate(home, task, files, flags, settings or [], compare, json, dry_on))
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def compare(
-    task: Annotated[str, typer.Argument(help="A task that `sot purify` made")],
+    task: Annotated[
+        str, typer.Argument(help="A task that `sot purify` made", autocompletion=known_tasks)
+    ],
     methods: Annotated[
         str | None,
-        typer.Option(metavar="A,B+C,...", help="SELECTION or SELECTION+DEFENCE [every selection]"),
+        typer.Option(
+            metavar="A,B+C,...", help="SELECTION or SELECTION+DEFENCE (default: every selection)"
+        ),
     ] = None,
     without: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Methods to leave out")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each method [1]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Trainings of each method (default: 1)")
+    ] = None,
     selections_only: Annotated[
         bool, typer.Option("--selections-only", help="Which rows each keeps; train nothing")
     ] = False,
@@ -235,11 +296,15 @@ def compare(
     ] = None,
     settings: SetOption = None,
     out: OutOption = None,
+    dry_run: DryRunOption = False,
+    device: DeviceOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Every method on the same rows under the same budget: quality of its choice where labels are
-    known, harm and help of the model trained on it, time and memory.
+    """Every method on the same rows under the same budget, in one table.
+
+    Quality of its choice where labels are known, harm and help of the model trained on it,
+    time and memory.
 
     Selections:
 
@@ -253,58 +318,88 @@ def compare(
 
     - no selection: sft (all rows), random, sft_clean
 
-    Example: sot compare mytask --without guard,alpagasus --labels labels.jsonl
+    Examples:
+      sot compare mytask --without guard,alpagasus --labels labels.jsonl
+      sot compare mytask --selections-only --methods knn,dsir,saft,sot
     """
     from sot_pipeline.cli.compare import run_compare
 
     sys.exit(
         run_compare(
-            home, task, methods, without, seeds, selections_only, labels, settings or [], out, json
+            home,
+            task,
+            methods,
+            without,
+            seeds,
+            selections_only,
+            labels,
+            settings or [],
+            out,
+            json,
+            dry_device(dry_run, device),
         )
     )
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def experiment(
     name: Annotated[
         str, typer.Argument(help="ablation, lambda, keep, contamination, embedders, or all")
     ],
-    task: Annotated[str, typer.Argument(help="A task with a base model and evaluation prompts")],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="A task with a base model and evaluation prompts", autocompletion=known_tasks
+        ),
+    ],
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Trainings of each variation [3]")
+        int | None, typer.Option(min=1, help="Trainings of each variation (default: 3)")
     ] = None,
     settings: SetOption = None,
     out: OutOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """The paper's experiments on your task: what each part of the method does, and every lambda,
-    cut, share of harm and encoder; and whether the paper's trends show.
+    """The paper's experiments on your task, and whether its trends show.
 
-    Example: sot experiment ablation mytask --out results
+    What each part of the method does, and every lambda, cut, share of harm and encoder.
+
+    Examples:
+      sot experiment ablation mytask --out results
     """
     from sot_pipeline.cli.experiment import run_experiment
 
     sys.exit(run_experiment(home, name, task, seeds, settings or [], out, json))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def score(
     file: Annotated[str, typer.Argument(help="New rows, whatever purify reads them from")],
-    task: Annotated[str, typer.Option("--task", help="The purified task to score against")],
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task", help="The purified task to score against", autocompletion=known_tasks
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Write the scores to .parquet or .csv")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Score new rows against a task's solved weights, with no new solve."""
+    """Score new rows against a task's solved weights, with no new solve.
+
+    Examples:
+      sot score new_rows.jsonl --task mytask --out scores.csv
+    """
     from sot_pipeline.cli.commands import run_score
 
     sys.exit(run_score(home, file, task, out, json))
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def export(
-    task: Annotated[str, typer.Argument(help="A purified or fine-tuned task")],
+    task: Annotated[
+        str, typer.Argument(help="A purified or fine-tuned task", autocompletion=known_tasks)
+    ],
     out: Annotated[Path, typer.Option("--out", help="New folder, or that of an earlier export")],
     merge: Annotated[bool, typer.Option(help="Also base model and adapter as one model")] = False,
     merge_dtype: Annotated[
@@ -320,7 +415,8 @@ def export(
         typer.Option(help="Copy rows in proportion to their weights, which trainers cannot take"),
     ] = None,
     resample_factor: Annotated[
-        float | None, typer.Option(min=0.01, max=1000, help="Copies per row on average [1.0]")
+        float | None,
+        typer.Option(min=0.01, max=1000, help="Copies per row on average (default: 1.0)"),
     ] = None,
     base_model: Annotated[
         str | None, typer.Option(help="For the trainers, where the task has no adapter")
@@ -328,7 +424,12 @@ def export(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take results elsewhere: adapter with model card, merged model, folders for other trainers."""
+    """Take results elsewhere: adapter with model card, merged model, folders for other trainers.
+
+    Examples:
+      sot export mytask --out exported/
+      sot export mytask --out exported/ --merge --trainer trl --resample
+    """
     from sot_pipeline.cli.export import run_export
 
     if resample is False and resample_factor is not None:
@@ -345,17 +446,25 @@ def export(
     sys.exit(run_export(home, task, out, options, json))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def status(task: TaskOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Each task's assets: current, stale (and because of what), missing or running."""
+    """Each task's assets: current, stale (and because of what), missing or running.
+
+    Examples:
+      sot status
+      sot status --task mytask --json
+    """
     from sot_pipeline.cli.status import run_status
 
     sys.exit(run_status(home, task, json))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def diff(
-    task: Annotated[str | None, typer.Argument(help="A purified task [the only one]")] = None,
+    task: Annotated[
+        str | None,
+        typer.Argument(help="A purified task (default: the only one)", autocompletion=known_tasks),
+    ] = None,
     before: Annotated[str, typer.Argument(help="A version: ~1 is one before the latest")] = "~1",
     after: Annotated[str, typer.Argument(help="A version: ~0 is the latest")] = "~0",
     list_versions: Annotated[bool, typer.Option("--list", help="List the versions")] = False,
@@ -363,13 +472,18 @@ def diff(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What changed between two purifications: rows, sides of the cut and why, weights, scores."""
+    """What changed between two purifications: rows, sides of the cut and why, weights, scores.
+
+    Examples:
+      sot diff mytask
+      sot diff mytask ~3 ~0 --out changes.csv
+    """
     from sot_pipeline.cli.diff import run_diff
 
     sys.exit(run_diff(home, task, before, after, list_versions, out, json))
 
 
-@app.command()
+@app.command(rich_help_panel=UPKEEP)
 def gc(
     keep_versions: Annotated[
         int, typer.Option(min=0, help="Last versions of each asset that every task keeps")
@@ -378,39 +492,62 @@ def gc(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove versions that nothing needs any more, and what crashed attempts left."""
+    """Remove versions that nothing needs any more, and what crashed attempts left.
+
+    Examples:
+      sot gc --dry-run
+      sot gc --keep-versions 1
+    """
     from sot_pipeline.cli.gc import run_gc
 
     sys.exit(run_gc(home, keep_versions=keep_versions, dry_run=dry_run, as_json=json))
 
 
-@app.command()
+@app.command(rich_help_panel=UPKEEP)
 def doctor(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Check this machine: Python, libraries, devices, disk, the store."""
+    """Check this machine: Python, libraries, devices, disk, the store.
+
+    Examples:
+      sot doctor
+    """
     from sot_pipeline.cli.inspect import run_doctor
 
     sys.exit(run_doctor(home, json))
 
 
-@app.command()
+@app.command(rich_help_panel=UPKEEP)
 def config(
     task: TaskOption = None,
     schema: Annotated[bool, typer.Option(help="Print the JSON Schema of the settings")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Every setting, its value and where the value comes from."""
+    """Every setting, its value and where the value comes from.
+
+    Examples:
+      sot config --task mytask
+      sot config --schema
+    """
     from sot_pipeline.cli.inspect import run_config
 
     sys.exit(run_config(home, task, schema, json))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 3000,
     home: HomeOption = None,
 ) -> None:
-    """Open the Dagster UI on this machine only, with the history kept under the home folder."""
+    """Open the Dagster UI on this machine only, with the history kept under the home folder.
+
+    Examples:
+      sot ui --port 3001
+    """
     from sot_pipeline.cli.ui import run_ui
 
     run_ui(home, port)
+
+
+app.add_typer(references, rich_help_panel=MEASURE)
+app.add_typer(judges, rich_help_panel=MEASURE)
+app.add_typer(paper, rich_help_panel=MEASURE)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sot_pipeline.cli.dry_run import run_dry
 from sot_pipeline.cli.output import (
     DONE,
     FAILED,
@@ -99,10 +100,13 @@ def run_purify(
     assignments: list[str],
     out: Path | None,
     as_json: bool,
+    dry_on: str | None = None,
 ) -> int:
-    home = Home(root)
+    home = home_of(root, dry_on)
     start = time.perf_counter()
     name = prepare_task(home, name, *sources, flags, assignments)
+    if dry_on is not None:
+        return run_dry(home, name, "purify", dry_on, as_json)
     outcome = run_job(home, name, "purify")
     if outcome.error is not None:
         return failed(name, outcome, as_json)
@@ -128,8 +132,9 @@ def run_finetune(
     assignments: list[str],
     out: Path | None,
     as_json: bool,
+    dry_on: str | None = None,
 ) -> int:
-    home = Home(root)
+    home = home_of(root, dry_on)
     start = time.perf_counter()
     task = home.read_task(name)
     chosen = with_defence_options(home, name, flags, defence_options)
@@ -140,6 +145,8 @@ def run_finetune(
             f"task {name!r} names no model to fine-tune: give --base-model (a Hugging Face id or "
             "a directory of an aligned model)"
         )
+    if dry_on is not None:
+        return run_dry(home, name, "finetune", dry_on, as_json)
     outcome = run_job(home, name, "finetune")
     if outcome.error is not None:
         return failed(name, outcome, as_json)
@@ -181,8 +188,9 @@ def run_evaluate(
     assignments: list[str],
     compare: bool,
     as_json: bool,
+    dry_on: str | None = None,
 ) -> int:
-    home = Home(root)
+    home = home_of(root, dry_on)
     if compare:
         flags = {**flags, "comparison.methods": ["sft", "random"]}
     start = time.perf_counter()
@@ -197,6 +205,8 @@ def run_evaluate(
     save_settings(
         home, name, task.model_copy(update={"evaluation": evaluation}), flags, assignments
     )
+    if dry_on is not None:
+        return run_dry(home, name, "purify_and_finetune", dry_on, as_json)
     outcome = run_job(home, name, "purify_and_finetune")
     if outcome.error is not None:
         return failed(name, outcome, as_json)
@@ -249,6 +259,13 @@ def run_score(root: Path | None, file: str, name: str, out: Path | None, as_json
             ],
         )  # fmt: skip
     return FINDINGS if rejected.height else DONE
+
+
+def home_of(root: Path | None, dry_on: str | None) -> Home:
+    """The project's home; for a dry run one that writes no task."""
+    from sot_pipeline.defs.dry_run import PlannedHome
+
+    return Home(root) if dry_on is None else PlannedHome(root)
 
 
 def run_job(home: Home, name: str, job: str):

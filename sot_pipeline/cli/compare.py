@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sot_pipeline.cli.commands import current, failed, print_findings, report_path, run_job
+from sot_pipeline.cli.commands import (
+    current,
+    failed,
+    home_of,
+    print_findings,
+    report_path,
+    run_job,
+)
+from sot_pipeline.cli.dry_run import run_dry
 from sot_pipeline.cli.output import DONE, FINDINGS, print_json, say, table
 from sot_pipeline.cli.task_files import changed_settings, save_settings
 from sot_pipeline.defs.home import Home, TaskFile
@@ -27,8 +35,9 @@ def run_compare(
     assignments: list[str],
     out: Path | None,
     as_json: bool,
+    dry_on: str | None = None,
 ) -> int:
-    home = Home(root)
+    home = home_of(root, dry_on)
     start = time.perf_counter()
     task = home.read_task(name)
     if labels is not None:
@@ -53,7 +62,10 @@ def run_compare(
             "--base-model ...`, or compare the choice of rows alone with --selections-only"
         )
     save_settings(home, name, task, flags, assignments)
-    outcome = run_job(home, name, WHOLE_JOB if trains else SELECTION_JOB)
+    job = WHOLE_JOB if trains else SELECTION_JOB
+    if dry_on is not None:
+        return run_dry(home, name, job, dry_on, as_json)
+    outcome = run_job(home, name, job)
     if outcome.error is not None:
         return failed(name, outcome, as_json)
     found = _Found(home, name, trains)

@@ -85,7 +85,7 @@ def agreement(
     ] = "human_final",
     annotator: Annotated[
         list[str] | None,
-        typer.Option(help="Column of one person; may be repeated [human_1, human_2]"),
+        typer.Option(help="Column of one person; may be repeated (default: human_1, human_2)"),
     ] = None,
     verdicts: Annotated[
         str, typer.Option(help="How columns of published verdicts begin")
@@ -105,6 +105,9 @@ def agreement(
     Published verdicts and the agreement of people among themselves are read from the file. The
     judge embedding learns from the file's own labels; a row is judged by a model that saw no row
     of its prompt.
+
+    Examples:
+      sot judges agreement labelled.parquet --judge keyword --judge embedding
     """
     from sot_pipeline.defs.judges import row_cache_of
     from sot_pipeline.evaluation.agreement_table import agreement_table, systems_table

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sot_pipeline.cli.amounts import minutes, minutes_between, size
 from sot_pipeline.cli.options import HomeOption, JsonOption
 from sot_pipeline.cli.output import DONE, FINDINGS, print_json, say, shown_progress, table
 from sot_pipeline.errors import InputError
@@ -29,7 +30,11 @@ ChangesOption = Annotated[
 
 @paper.command("list")
 def list_(json: JsonOption = False) -> None:
-    """Every preset: its backbone and its custom set."""
+    """Every preset: its backbone and its custom set.
+
+    Examples:
+      sot paper list
+    """
     from sot_pipeline.defs.paper import load_preset, preset_names
 
     presets = [load_preset(name) for name in preset_names()]
@@ -69,6 +74,9 @@ def prepare(
     """Draw a preset's text sets from the published data and write its task file.
 
     Example: sot paper prepare qwen3-8b-agnews --from downloads/
+
+    Examples:
+      sot paper prepare llama-3.1-8b-slimorca --from hub
     """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.paper import load_preset
@@ -113,6 +121,9 @@ def plan(
 
     Needs neither weights nor a network. Rows are counted where `sot paper prepare` has written
     them, else assumed. Exit code 3: something does not fit into the device's memory.
+
+    Examples:
+      sot paper plan llama-3.1-8b-slimorca --device h100
     """
     from sot_pipeline.defs.hardware import device as find_device
     from sot_pipeline.defs.home import Home
@@ -193,13 +204,13 @@ def _print_plan(document: Mapping[str, Any]) -> None:
 def _print_cost(document: Mapping[str, Any]) -> None:
     device, total = document["device"], document["total"]
     rows = [
-        [s["asset"], _span(s["seconds"]), f"{s['memory'] / 1e9:.1f} GB"
-         + ("" if s["fits"] else " (does not fit)"), _size(s["disk"]), s["basis"]]
+        [s["asset"], minutes_between(s["seconds"]), f"{s['memory'] / 1e9:.1f} GB"
+         + ("" if s["fits"] else " (does not fit)"), size(s["disk"]), s["basis"]]
         for s in document["stages"]
     ]  # fmt: skip
     rows.append(
-        ["together", _span(total["seconds"]), f"{total['memory'] / 1e9:.1f} GB",
-         _size(total["disk"]), f"and {_size(total['download'])} of models and data to fetch"]
+        ["together", minutes_between(total["seconds"]), f"{total['memory'] / 1e9:.1f} GB",
+         size(total["disk"]), f"and {size(total['download'])} of models and data to fetch"]
     )  # fmt: skip
     low, high = device["utilisation"]
     table(
@@ -221,25 +232,9 @@ def _print_cost(document: Mapping[str, Any]) -> None:
     table(
         "\nagainst the paper (A11)",
         ["part", "paper", "here", "times the paper's", "paper GB", "here GB", "times the paper's"],
-        [[r["part"], _minutes(r["paper_seconds"]), _span(r["seconds"]),
+        [[r["part"], minutes(r["paper_seconds"]), minutes_between(r["seconds"]),
           "{:.2f} to {:.2f}".format(*r["seconds_over_paper"]), f"{r['paper_gigabytes']:.2f}",
           f"{r['gigabytes']:.1f}", f"{r['gigabytes_over_paper']:.2f}"]
          for r in document["paper_cost"]],
         note="The paper states neither its hardware nor the model and set of these figures.",
     )  # fmt: skip
-
-
-def _span(seconds: list[float]) -> str:
-    return f"{_minutes(seconds[0])} to {_minutes(seconds[1])}"
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

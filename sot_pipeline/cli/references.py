@@ -29,7 +29,7 @@ EXCERPT = 400  # characters
 SHOWN_ROWS = 10  # of a finding
 TaskArgument = Annotated[str, typer.Argument(help="A purified task")]
 PendingArgument = Annotated[
-    str | None, typer.Argument(help="Pending file, or a part of its name [the only one]")
+    str | None, typer.Argument(help="Pending file, or a part of its name (default: the only one)")
 ]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only the row of this id")]
 ExceptOption = Annotated[
@@ -58,7 +58,12 @@ def lint_(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Find faults of a safe and a harmful reference; exit code 3 for an error or a warning."""
+    """Find faults of a safe and a harmful reference; exit code 3 for an error or a warning.
+
+    Examples:
+      sot references lint --task mytask
+      sot references lint --safe safe.jsonl --harmful harmful.jsonl --custom rows.jsonl
+    """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.reference_lint import lint_files, lint_task
 
@@ -92,14 +97,20 @@ def propose(
     task: TaskArgument,
     sources: Annotated[
         list[str] | None,
-        typer.Option("--from", help="File of new rows or attacks [rows that the cut removed]"),
+        typer.Option(
+            "--from", help="File of new rows or attacks (default: rows that the cut removed)"
+        ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Most rows to propose")] = 20,
     show_text: Annotated[bool, typer.Option(help="Print the rows, which may be harmful")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Pick rows far from both references that stand for many, and write them for a person to read."""
+    """Pick rows far from both references that stand for many, and write them for a person to read.
+
+    Examples:
+      sot references propose mytask --from attacks.jsonl
+    """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.references import propose_rows
 
@@ -121,7 +132,11 @@ def list_(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What waits for an answer, and what was accepted and refused."""
+    """What waits for an answer, and what was accepted and refused.
+
+    Examples:
+      sot references list mytask
+    """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.references import ledger_of
 
@@ -162,7 +177,11 @@ def accept(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Add pending rows to the task's harmful reference, and purify the task again."""
+    """Add pending rows to the task's harmful reference, and purify the task again.
+
+    Examples:
+      sot references accept mytask
+    """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.references import accept_rows
     from sot_pipeline.references.ledger import Chosen
@@ -191,7 +210,11 @@ def reject(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Drop pending rows, and never propose them again."""
+    """Drop pending rows, and never propose them again.
+
+    Examples:
+      sot references reject mytask
+    """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.references import refuse_rows
     from sot_pipeline.references.ledger import Chosen

@@ -1,15 +1,71 @@
 """What a task would cost, from its own files: read, not run; nothing is fetched."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+from sot_pipeline.defs.cached_asset import CachedAsset
 from sot_pipeline.defs.estimate import StageEstimate
 from sot_pipeline.defs.hardware import Device
 from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.defs.model_shape import ModelShape, model_shape
 from sot_pipeline.defs.rival_cost import estimate_with_rivals
 from sot_pipeline.defs.settings import Settings
+from sot_pipeline.defs.state import State, asset_states
+from sot_pipeline.defs.store import Store
 from sot_pipeline.defs.workload import NO_ROWS, TextLengths, Workload, counted
 from sot_pipeline.errors import InputError
+
+
+class PlannedHome(Home):
+    """A home whose tasks are changed in memory only: what a command would do can be asked, and
+    nothing of it stays."""
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        super().__init__(root)
+        self._planned: dict[str, TaskFile] = {}
+
+    def write_task(self, name: str, task: TaskFile) -> Path:
+        self._planned[name] = task
+        return self.task_path(name)
+
+    def read_task(self, name: str) -> TaskFile:
+        if name not in self._planned:
+            return super().read_task(name)
+        task = self._planned[name]
+        task._home = self
+        return task
+
+
+class DryStage(NamedTuple):
+    """An asset of a job: whether it would be computed, because of what, and what that takes (None
+    for one that is cached, and for the small ones that are not estimated)."""
+
+    asset: str
+    state: State
+    because: tuple[str, ...]
+    estimate: StageEstimate | None
+
+
+def stages_of(
+    home: Home, name: str, assets: Iterable[CachedAsset], device: Device
+) -> list[DryStage]:
+    """The assets of a job in the order in which they run.
+
+    Raises:
+        InputError: as `estimate_of`.
+    """
+    estimates = {stage.asset: stage for stage in estimate_of(home, name, device)}
+    states = asset_states(assets, home, Store(home.store), name)
+    return [
+        DryStage(
+            found.asset,
+            found.state,
+            found.because + tuple(f"{before} is to be computed" for before in found.after),
+            None if found.state == "current" else estimates.get(found.asset),
+        )
+        for found in states
+    ]
 
 
 def estimate_of(home: Home, name: str, device: Device) -> list[StageEstimate]:

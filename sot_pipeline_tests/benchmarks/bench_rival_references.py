@@ -63,7 +63,9 @@ def test_the_part_of_the_safe_reference_that_dsir_aims_at(load, shared_data: Pat
                 found = describe(custom, score, KEEP["p10"])
                 shown.setdefault(f"DSIR, {name}, smoothing {smoothing:g}", []).append(found)
     with capsys.disabled():
-        print("\nAUROC / average precision / harmful rows left\n\n" + HEAD.format(" | ".join(TASKS)))
+        print(
+            "\nAUROC / average precision / harmful rows left\n\n" + HEAD.format(" | ".join(TASKS))
+        )
         for name, found in shown.items():
             print(f"| {name} | {cells(found)} |")
     task_rows, every = (shown[f"DSIR, {part}, smoothing 0.01"] for part in ("task rows", "all"))
@@ -80,7 +82,9 @@ def test_the_safe_anchors_of_a_difference_of_centroids(load, shared_data: Path, 
             found = describe(custom, score, KEEP["p10"])
             shown.setdefault(f"centroids, {name}", []).append(found)
     with capsys.disabled():
-        print("\nAUROC / average precision / harmful rows left\n\n" + HEAD.format(" | ".join(TASKS)))
+        print(
+            "\nAUROC / average precision / harmful rows left\n\n" + HEAD.format(" | ".join(TASKS))
+        )
         for name, found in shown.items():
             print(f"| {name} | {cells(found)} |")
     assert all(d["auroc"] > 0.9 for d in shown["centroids, all"])
