@@ -174,9 +174,10 @@ def dsir_weights(stage: Stage, custom_texts: pl.DataFrame, safe_texts: pl.DataFr
     """DSIR (Xie et al. 2023): how much likelier a row's words are in the safe reference than in
     the custom set. Refusals of the reference are left out of its target: their words are those of
     what they refuse, and would make harmful rows likely."""
-    from sot_pipeline.selectors.dsir import dsir, plain_text
 
     def score():
+        from sot_pipeline.selectors.dsir import dsir, plain_text
+
         target = _task_rows(safe_texts)
         return dsir(
             [plain_text(row) for row in _conversations(custom_texts)],
@@ -233,9 +234,9 @@ def saft_weights(
     """SAFT (Choi et al. 2024): projection on the leading directions of the rows' hidden states;
     layer, directions and side are chosen on a few rows of the references."""
 
-    from sot_pipeline.selectors.saft import saft
-
     def score():
+        from sot_pipeline.selectors.saft import saft
+
         if aligned_base_model is not None:
             sets = [
                 _states(stage, aligned_base_model, texts)
@@ -281,9 +282,9 @@ def larf_weights(
     the model's refusals most; the middle one where it moves none. The safe anchors are the whole
     safe reference: its refusals alone, as in the paper, find far less on task rows."""
 
-    from sot_pipeline.selectors.larf import larf
-
     def score():
+        from sot_pipeline.selectors.larf import larf
+
         lacks = what_lacks("larf", stage.settings, stage.files)
         if lacks:
             raise InputError(f"the comparison asks for larf, but {lacks}")
@@ -342,9 +343,9 @@ def seal_weights(
     """SEAL (Shen et al. 2025): bilevel training; rows that the model fitted to the safe reference
     finds hard go down."""
 
-    from sot_pipeline.selectors.seal import SealRecipe, seal
-
     def score():
+        from sot_pipeline.selectors.seal import SealRecipe, seal
+
         path, revision = base_model_path(aligned_base_model)
         found = seal(
             path,
@@ -376,9 +377,9 @@ def toss_weights(
     of the harmful one. A row's weight is the mean over its answer; `token_scores.npy` and
     `token_offsets.npy` hold the tokens."""
 
-    from sot_pipeline.selectors.toss import TossRecipe, toss
-
     def score():
+        from sot_pipeline.selectors.toss import TossRecipe, toss
+
         path, revision = base_model_path(aligned_base_model)
         found = toss(
             path,
@@ -417,9 +418,9 @@ def load_token_scores(stored: Stored) -> list[np.ndarray]:
 def alpagasus_weights(stage: Stage, custom_texts: pl.DataFrame) -> Artifact:
     """AlpaGasus (Chen et al. 2024): how helpful the task's judge finds each row's answer."""
 
-    from sot_pipeline.selectors.judged import judge_scores
-
     def score():
+        from sot_pipeline.selectors.judged import judge_scores
+
         found = judge_scores(make_judge(stage.settings.evaluation), _conversations(custom_texts))
         return found.log_weights, {"num_unreadable": found.num_unreadable}
 
@@ -434,10 +435,10 @@ def alpagasus_weights(stage: Stage, custom_texts: pl.DataFrame) -> Artifact:
 def guard_weights(stage: Stage, custom_texts: pl.DataFrame) -> Artifact:
     """Log-odds of harm by the guard model `rivals.guard_model`, a sequence classifier."""
 
-    from sot_pipeline.evaluation.classifier_judge import ClassifierJudge
-    from sot_pipeline.selectors.judged import guard_scores
-
     def score():
+        from sot_pipeline.evaluation.classifier_judge import ClassifierJudge
+        from sot_pipeline.selectors.judged import guard_scores
+
         settings = stage.settings.rivals
         lacks = what_lacks("guard", stage.settings, stage.files)
         if settings.guard_model is None or lacks:
