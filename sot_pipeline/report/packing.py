@@ -15,6 +15,7 @@ import numpy as np
 
 Packed = dict[str, Any]  # JSON: fixed keys, numbers, base64
 _BATCH = 500  # texts between two looks at the size
+_SLACK = 256  # bytes that the end of a stream and its names may take
 _GZIP_WINDOW = 31  # zlib's name for a gzip header with the largest window
 
 
@@ -54,36 +55,47 @@ def names(values: Sequence[str | None]) -> Packed:
 
 
 def as_many_texts(values: Sequence[str | None], rows: np.ndarray, max_size: int) -> Packed | None:
-    """The first texts that fit into `max_size` characters of base64; None if none does.
+    """The first texts that fit into `max_size` characters of the page; None if none does.
 
     Args:
         values: In the order of their importance.
         rows: The row that each belongs to.
     """
-    room = max_size * 3 // 4
+    room = max_size
+    while room > 0:
+        squeezed, count = _squeezed(values, room * 3 // 4)
+        if not count:
+            return None
+        data = base64.b64encode(squeezed).decode()
+        packed = {
+            "rows": whole_numbers(rows[:count]),
+            "texts": {"type": "text", "data": data},
+            "count": count,
+        }
+        excess = size_of(packed) - max_size
+        if excess <= 0:
+            return packed
+        room -= excess + _SLACK
+    return None
+
+
+def _squeezed(values: Sequence[str | None], max_bytes: int) -> tuple[bytes, int]:
+    """gzip of a JSON list of the first values that fit, and how many these are."""
     squeeze = zlib.compressobj(6, zlib.DEFLATED, _GZIP_WINDOW)
-    best, num_best, out = b"", 0, b"["
-    pieces = [squeeze.compress(b"[") + squeeze.flush(zlib.Z_SYNC_FLUSH)]
-    size = len(pieces[0])
+    pieces = [squeeze.compress(b"[")]
+    size, best, num_best = len(pieces[0]), b"", 0
     for start in range(0, len(values), _BATCH):
         batch = _json(values[start : start + _BATCH])[1:-1]
-        out = batch if start == 0 else b"," + batch
-        pieces.append(squeeze.compress(out) + squeeze.flush(zlib.Z_SYNC_FLUSH))
-        size += len(pieces[-1])
+        piece = squeeze.compress(batch if start == 0 else b"," + batch)
+        piece += squeeze.flush(zlib.Z_SYNC_FLUSH)
         ended = squeeze.copy()
         end = ended.compress(b"]") + ended.flush()
-        if size + len(end) > room:
+        if size + len(piece) + len(end) > max_bytes:
             break
+        pieces.append(piece)
+        size += len(piece)
         best, num_best = end, min(start + _BATCH, len(values))
-    if not num_best:
-        return None
-    kept = pieces[: 1 + -(-num_best // _BATCH)]
-    packed = base64.b64encode(b"".join([*kept, best])).decode()
-    return {
-        "rows": whole_numbers(rows[:num_best]),
-        "texts": {"type": "text", "data": packed},
-        "count": num_best,
-    }
+    return b"".join([*pieces, best]), num_best
 
 
 def size_of(packed: Any) -> int:

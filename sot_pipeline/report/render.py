@@ -24,7 +24,7 @@ from sot_pipeline.report.verdict import verdict_of
 from sot_pipeline.report.visible import visible
 
 _PAGE = Path(__file__).parent / "page"
-STYLES = ("base", "tables", "map", "ledger", "print")  # the later ones win
+STYLES = ("base", "tables", "map", "ledger", "narrow", "print")  # the later ones win
 SCRIPTS = ("unpack", "theme", "rows", "details", "map_view", "map_draw", "map_input", "map", "ledger", "ledger_view", "start")  # fmt: skip
 
 

@@ -183,33 +183,51 @@ def _extras(
     room: int,
     shown_text: Callable[[str], str],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Reasons, explanations and texts: each gets a share of what is left."""
+    """Explanations, reasons of rows without one, and texts: each gets a share of what is left."""
     ledger = data.ledger[chosen.tolist()]
     order = _order_within(data, numbers, chosen)
-    kinds: list[tuple[str, str, int, Callable[[str], str] | None]] = [
-        ("reason", "reason", EXPLANATION_LENGTH, None),
-        ("explanation", "full explanation", EXPLANATION_LENGTH, None),
-    ]
-    if data.show_text:
-        kinds += [(name, name, TEXT_LENGTH, shown_text) for name in ("prompt", "response")]
-    kinds = [kind for kind in kinds if _is_known(ledger, kind[0])]
+    kinds = [kind for kind in _kinds(data.show_text, shown_text) if _is_known(ledger, kind.name)]
     found: dict[str, Any] = {}
     left_out = []
-    for done, (name, label, length, change) in enumerate(kinds):
-        places = order[~ledger[name].is_null().to_numpy()[order]]
-        values = ledger[name].gather(places.tolist()).to_list()
-        texts = [visible(excerpt(str(value), length, change)) for value in values]
+    for done, kind in enumerate(kinds):
+        places = order[~ledger[kind.name].is_null().to_numpy()[order]]
+        if kind.name == "reason" and "explanation" in found:
+            places = places[found["explanation"]["count"] :]  # in the same order
+        values = ledger[kind.name].gather(places.tolist()).to_list()
+        texts = [visible(excerpt(str(value), kind.length, kind.change)) for value in values]
         packed = packing.as_many_texts(texts, places, room // (len(kinds) - done))
         count = 0 if packed is None else packed["count"]
         if packed is not None:
-            found[name] = packed
+            found[kind.name] = packed
             room -= packing.size_of(packed)
         if count < len(texts):
             left_out.append(
-                f"The {label} is here for {count:,} of {len(texts):,} rows: those at the cut, then "
-                "the removed ones, then the kept ones with the lowest weights."
+                f"The {kind.label} is here for {count:,} of {len(texts):,} rows{kind.else_}: rows "
+                "at the cut come first, then removed ones, then kept ones from the lowest weight."
             )
     return {"texts": found}, left_out
+
+
+class _Kind(NamedTuple):
+    name: str
+    label: str
+    else_: str
+    length: int
+    change: Callable[[str], str] | None
+
+
+def _kinds(show_text: bool, shown_text: Callable[[str], str]) -> list[_Kind]:
+    rebuilt = " without an explanation (of the others the numbers alone)"
+    kinds = [
+        _Kind("explanation", "full explanation", "", EXPLANATION_LENGTH, None),
+        _Kind("reason", "reason in words", rebuilt, EXPLANATION_LENGTH, None),
+    ]
+    if show_text:
+        kinds += [
+            _Kind(name, f"beginning of the {name}", "", TEXT_LENGTH, shown_text)
+            for name in ("prompt", "response")
+        ]
+    return kinds
 
 
 def _order_within(data: ReportData, numbers: Numbers, chosen: np.ndarray) -> np.ndarray:

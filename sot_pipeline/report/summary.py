@@ -50,7 +50,7 @@ def _usefulness(data: ReportData) -> list[str]:
         return []
     change = np.round(100 * (own - sft), 1)
     if abs(change) < 0.05:
-        return [f"It is as good at its task as before ({percent(own)} right)."]
+        return [f"It is as good at its task as with all rows ({percent(own)} right)."]
     word = "better" if change > 0 else "worse"
     return [
         f"It is {word} at its task: {percent(own)} right, against {percent(sft)} with all rows."

@@ -28,7 +28,7 @@ const showDetails = (panel, rows, row, close) => {
   if (rows.number("far", row)) fact("Coverage", "far from both references");
   fact("Decision", named("decision", row));
   const parts = [element("h4", {}, element("bdi", {}, rows.id(row))), facts];
-  parts.push(element("p", {}, element("bdi", {}, rows.text("explanation", row) || rows.reason(row))));
+  parts.push(element("p", {}, element("bdi", {}, rows.reason(row))));
   for (const name of ["prompt", "response"]) {
     const text = rows.text(name, row);
     if (text === undefined) continue;

@@ -26,7 +26,7 @@ const shadesOf = (rows) => {
   };
   return { shade: Uint8Array.from(rows.columns.weight, of), low, high };
 };
-const radiusOf = (weight, base) => base * Math.min(Math.max(10 ** (weight / 4), 0.7), 1.7);
+const radiusOf = (weight, base) => base * Math.min(Math.max(10 ** (weight / 4), 0.8), 1.7);
 const drawDiscs = (context, view, points, rows, shade, shown, colours, base) => {
   const count = rows.count;
   for (let s = NUM_SHADES - 1; s >= 0; s -= 1) { // light rows on top: they are the news

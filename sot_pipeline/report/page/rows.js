@@ -12,7 +12,7 @@ const loadRows = async () => {
     kept: (row) => columns.kept[row] === 1,
     weight: (row) => columns.weight[row],
     text: (name, row) => (texts[name] ? texts[name].get(row) : undefined),
-    reason: (row) => rows.text("reason", row) || rebuiltReason(row),
+    reason: (row) => rows.text("explanation", row) || rows.text("reason", row) || rebuiltReason(row),
     number: of,
   };
   const similarity = (name, row) => {
