@@ -189,14 +189,17 @@ def _extras(
     kinds = [kind for kind in _kinds(data.show_text, shown_text) if _is_known(ledger, kind.name)]
     found: dict[str, Any] = {}
     left_out = []
+    explained = order[:0]
     for done, kind in enumerate(kinds):
         places = order[~ledger[kind.name].is_null().to_numpy()[order]]
-        if kind.name == "reason" and "explanation" in found:
-            places = places[found["explanation"]["count"] :]  # in the same order
+        if kind.name == "reason":
+            places = places[~np.isin(places, explained)]
         values = ledger[kind.name].gather(places.tolist()).to_list()
         texts = [visible(excerpt(str(value), kind.length, kind.change)) for value in values]
         packed = packing.as_many_texts(texts, places, room // (len(kinds) - done))
         count = 0 if packed is None else packed["count"]
+        if kind.name == "explanation":
+            explained = places[:count]
         if packed is not None:
             found[kind.name] = packed
             room -= packing.size_of(packed)

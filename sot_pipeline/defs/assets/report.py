@@ -190,7 +190,11 @@ def _report(
         metadata={"report": str(stage.final_directory / "report.html"), "bytes": len(html)},
         plots={
             "embedding_map": embedding_map_png(
-                _points(made.embedding_map, "x", "y"), log_weights, kept, towards_harm=False, width_px=400
+                _points(made.embedding_map, "x", "y"),
+                log_weights,
+                kept,
+                towards_harm=False,
+                width_px=400,
             )
         },
     )
