@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from sot_pipeline.report.data import ReportData
+from sot_pipeline.report.numbers import percent
 from sot_pipeline.report.visible import excerpt
 
 _LENGTH = 80
@@ -44,16 +45,14 @@ def changed_since(data: ReportData) -> Changed | None:
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = [
-        (f"{name.capitalize()} rows", f"{added:,} added, {gone:,} gone")
-        for name in ("custom", "safe", "harmful")
-        if (added := int(summary.get(f"num_{name}_rows_added", 0))) is not None
-        and (gone := int(summary.get(f"num_{name}_rows_gone", 0))) is not None
-    ]
+    facts = []
+    for name in ("custom", "safe", "harmful"):
+        added, gone = (int(summary.get(f"num_{name}_rows_{what}", 0)) for what in ("added", "gone"))
+        facts.append((f"{name.capitalize()} rows", f"{added:,} added, {gone:,} gone"))
     removed, kept = (int(summary.get(f"num_newly_{side}", 0)) for side in ("removed", "kept"))
     facts.append(("Changed sides", f"{removed:,} newly removed, {kept:,} newly kept"))
     if (moved := summary.get("moved")) is not None:
-        facts.append(("Training weight moved", f"{moved:.2%} lies on other rows than before"))
+        facts.append(("Training weight", f"{percent(moved)} of it lies on other rows than before"))
     for name in ("harmfulness_score", "helpfulness_score", "accuracy"):
         before, after = (summary.get(f"{name}_{side}") for side in ("before", "after"))
         if before is not None and after is not None:
@@ -73,5 +72,5 @@ def _row(row: dict[str, Any]) -> ChangedRow:
     return ChangedRow(
         _SIDES[row["change"]], before, after, "–" if line is None else str(line),
         text("sample_id"), text("source_id"), text("because"), text("because_of"),
-        "" if share is None else f"{share:.0%} of the row's mass",
+        "" if share is None else f"{percent(share)} of the row's mass",
     )  # fmt: skip

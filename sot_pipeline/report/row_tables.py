@@ -68,19 +68,15 @@ def decision_rows(data: ReportData) -> list[DecisionRow]:
     if data.decisions is None:
         return []
     rows = data.decisions.sort("decided", "sample_id", descending=[True, False], nulls_last=True)
+    places = data.ledger.join(rows, on="sample_id", how="semi")
     known = {
-        name: (line, rank)
-        for name, line, rank in data.ledger.join(rows, on="sample_id", how="semi")
-        .select("sample_id", "line", "rank")
-        .iter_rows()
+        name: (str(line), f"{rank:,}")
+        for name, line, rank in places.select("sample_id", "line", "rank").iter_rows()
     }
     return [
         DecisionRow(
             text(row, "sample_id"),
-            *(
-                "" if value is None else f"{value:,}"
-                for value in known.get(row["sample_id"], (None, None))
-            ),
+            *known.get(row["sample_id"], ("", "")),
             *(text(row, name) for name in ("decision", "reviewer", "note", "decided")),
         )
         for row in rows.head(data.max_rows).iter_rows(named=True)

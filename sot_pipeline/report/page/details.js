@@ -23,7 +23,7 @@ const showDetails = (panel, rows, row, close) => {
   fact("Nearest harmful", nearest("harmful"));
   fact("Nearest safe", nearest("safe"));
   const p = rows.number("harmful_p_value", row);
-  if (Number.isFinite(p)) fact("Unseen harm as high", `${(100 * p).toFixed(1)} % of held-out harmful rows`);
+  if (Number.isFinite(p)) fact("Held-out harm", `${(100 * p).toFixed(1)} % of it scores as high`);
   fact("Other methods that disagree", named("disagreeing", row));
   if (rows.number("far", row)) fact("Coverage", "far from both references");
   fact("Decision", named("decision", row));

@@ -3,7 +3,7 @@ const ROW_HEIGHT = 36;
 const ledgerColumns = (rows) => [
   { name: "rank", head: "Rank", kind: "number", cell: (row) => grouped(rows.columns.rank[row]), key: rows.columns.rank },
   { name: "weight", head: "× uniform", kind: "number", cell: (row) => timesUniform(rows.weight(row)), key: rows.columns.weight },
-  { name: "line", head: "Line", kind: "number", cell: (row) => grouped(rows.columns.line[row]), key: rows.columns.line },
+  { name: "line", head: "Line", kind: "number", cell: (row) => String(rows.columns.line[row]), key: rows.columns.line },
   { name: "id", head: "Row", kind: "id", cell: rows.id, text: rows.id },
   ...(rows.columns.source ? [{ name: "source", head: "Source id", kind: "text", cell: (row) => rows.columns.source[row], text: (row) => rows.columns.source[row] || "" }] : []),
   ...(rows.columns.category ? [{ name: "category", head: "Category", kind: "text", cell: (row) => rows.named("category", row), text: (row) => rows.named("category", row) || "" }] : []),

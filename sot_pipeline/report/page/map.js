@@ -33,7 +33,7 @@ const startMap = async (rows) => {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     const at = points[layout];
-    const crowd = Math.min(Math.max(2200 / Math.sqrt(rows.count) / 22, 0.9), 4.2) * (width < 600 ? 0.75 : 1);
+    const crowd = Math.min(Math.max(2700 / Math.sqrt(rows.count) / 22, 0.9), 4.2) * (width < 600 ? 0.75 : 1);
     const base = crowd * Math.min(view.scale ** 0.35, 4);
     if (layout === "harm") drawAxis(context, view, at.zero, colours);
     drawDiscs(context, view, at.custom, rows, shade, shown, colours, base);
