@@ -11,6 +11,7 @@ from sot_pipeline.defs.assets import (
     embeddings,
     evaluation,
     experiments,
+    maps,
     purified,
     report,
     rivals,
@@ -57,6 +58,8 @@ PURIFIED = (
     purified.removed_samples,
     purified.purified_export,
     changes.purification_changes,  # since the purification before
+    maps.embedding_map,
+    maps.reference_coverage,
     report.purification_report,
 )
 ADAPTER = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -11,6 +11,8 @@ from sot_pipeline.errors import InputError
 from sot_pipeline.report.embedding_map import EmbeddingMap
 
 LEDGER_COLUMNS = ("sample_id", "line", "kept", "rank", "log_weight")
+DECISION_COLUMNS = ("sample_id", "decision", "reviewer", "note", "decided")
+CHANGE_COLUMNS = ("change", "text_set", "sample_id", "rank_before", "rank_after", "because")
 SCORE_COLUMNS = ("method", "seed", "score", "value", "low", "high")
 
 
@@ -70,6 +72,23 @@ class ReportCheck:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """Do the references reach the custom rows? As `transport.diagnostics.reference_coverage` says.
+
+    `uncovered`: `[rows]` bool, beyond both reaches. `safe_cost`, `harmful_cost`: `[rows]`, to the
+    nearest row of each, unit of the cost, as are the `*_radius`, how far a reference reaches.
+    `most_expected`: share of uncovered rows from which on the check warns.
+    """
+
+    uncovered: np.ndarray
+    safe_cost: np.ndarray
+    harmful_cost: np.ndarray
+    safe_radius: float
+    harmful_radius: float
+    most_expected: float
+
+
+@dataclass(frozen=True)
 class ReportData:
     """What `render_report` shows.
 
@@ -79,15 +98,24 @@ class ReportData:
         inputs: The text sets.
         embedder: Which encoder made the vectors.
         ledger: One line per custom row: `sample_id, line, kept, rank, log_weight` (natural
-            logs, any constant); if there, also `source_id, reason, pull, push, nearest_safe,
-            safe_similarity, nearest_harmful, harmful_similarity`, and `prompt, response`, which
+            logs, any constant); if there, also `source_id, file, category, reason, explanation,
+            pull, push, nearest_safe, safe_similarity, nearest_harmful, harmful_similarity,
+            harmful_category, harmful_p_value, disagreeing_methods`, and `prompt, response`, which
             only `show_text` lets into the report.
+        references: The reference rows, safe before harmful, each in its set's order: `text_set,
+            sample_id`, and, if there, `line, source_id, category`.
         fit: How the weights were found.
         cut: How the cut was found; None where the number of rows was set beforehand.
         settings: `block.field` -> value.
         fingerprints: Asset or file -> hash.
         environment: Hardware, versions, minutes: label -> text.
-        points: Coordinates of the map, from `embedding_map`.
+        points: Coordinates of the map towards harm, from `embedding_map`.
+        neighbours: Coordinates of the map of neighbourhoods, from `neighbourhoods`.
+        coverage: Which custom rows lie far from both references.
+        decisions: What reviewers decided: `sample_id, decision, reviewer, note, decided`.
+        changes: Since the purification before, as `changes.compare` tells them, one row each;
+            None on a first one.
+        change_summary: Of the same, in numbers.
         evaluation: Long frame `method, seed, score, value, low, high` and, if there,
             `num_judged, num_missing` and what trainings took (`tables.CostRow`). Scores: see
             `tables.SCORES`, methods: `methods`.
@@ -100,7 +128,9 @@ class ReportData:
         rejected: `line, reason, detail` and, if there, `text_set`.
         show_text: Include excerpts of removed and borderline rows. They may be harmful text.
         max_rows: Rows per table; a report says what it leaves out.
-        num_borderline: How many rows just above the cut are shown.
+        num_borderline: How many rows on either side of the cut are shown first.
+        max_bytes: Size of the page; what does not fit is left out of the ledger's explanations
+            first, and the page says what was.
 
     Raises:
         InputError: a frame lacks a column.
@@ -116,7 +146,13 @@ class ReportData:
     settings: Mapping[str, object] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    references: pl.DataFrame | None = None
     points: EmbeddingMap | None = None
+    neighbours: EmbeddingMap | None = None
+    coverage: Coverage | None = None
+    decisions: pl.DataFrame | None = None
+    changes: pl.DataFrame | None = None
+    change_summary: Mapping[str, Any] = field(default_factory=dict)
     evaluation: pl.DataFrame | None = None
     quality: pl.DataFrame | None = None
     selection_costs: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
@@ -127,6 +163,7 @@ class ReportData:
     show_text: bool = False
     max_rows: int = 500
     num_borderline: int = 25
+    max_bytes: int = 10_000_000
 
     def __post_init__(self) -> None:
         _need(self.ledger, LEDGER_COLUMNS, "ledger")
@@ -136,6 +173,12 @@ class ReportData:
             _need(self.evaluation, SCORE_COLUMNS, "evaluation")
         if self.rejected is not None:
             _need(self.rejected, ("line", "reason", "detail"), "rejected")
+        if self.references is not None:
+            _need(self.references, ("text_set", "sample_id"), "references")
+        if self.decisions is not None:
+            _need(self.decisions, DECISION_COLUMNS, "decisions")
+        if self.changes is not None:
+            _need(self.changes, CHANGE_COLUMNS, "changes")
 
 
 def _need(frame: pl.DataFrame, columns: tuple[str, ...], name: str) -> None:

@@ -75,3 +75,8 @@ def mean_score(evaluation: pl.DataFrame, method: str, score: str) -> float | Non
     values = evaluation.filter((pl.col("method") == method) & (pl.col("score") == score))["value"]
     values = values.cast(pl.Float64).drop_nulls().drop_nans()
     return float(values.to_numpy().mean()) if len(values) else None
+
+
+def percent(share: float) -> str:
+    """A share as percent, with one decimal unless that is 0."""
+    return f"{100 * share:.1f}".removesuffix(".0") + "\N{NO-BREAK SPACE}%"

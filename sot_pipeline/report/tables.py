@@ -13,7 +13,7 @@ from sot_pipeline.report.methods import (
     reading_order,
     selection_of,
 )
-from sot_pipeline.report.numbers import Numbers, mean_score
+from sot_pipeline.report.numbers import mean_score
 from sot_pipeline.report.visible import excerpt
 
 EXCERPT_LENGTH = 600
@@ -177,82 +177,6 @@ def _digits(score: str) -> int:
 
 def _is_number(value: Any) -> bool:
     return value is not None and np.isfinite(value)
-
-
-class TextRow(NamedTuple):
-    """A removed or borderline row. `weight` is relative to uniform; `excerpts` (label, text)."""
-
-    rank: str
-    weight: str
-    line: str
-    sample_id: str
-    source_id: str
-    harmful: tuple[str, str]
-    safe: tuple[str, str]
-    reason: str
-    excerpts: list[tuple[str, str]]
-
-
-def removed_rows(data: ReportData, numbers: Numbers) -> list[TextRow]:
-    """The removed rows, lowest weight first, at most `data.max_rows`."""
-    order = np.argsort(numbers.log10_relative, kind="stable")
-    order = order[~numbers.kept[order]]
-    return _text_rows(data, numbers, order[: data.max_rows])
-
-
-def borderline_rows(data: ReportData, numbers: Numbers) -> list[TextRow]:
-    """The kept rows with the lowest weights, nearest to the cut first; none without a cut."""
-    if numbers.cut is None:
-        return []
-    order = np.argsort(numbers.log10_relative, kind="stable")
-    order = order[numbers.kept[order]]
-    return _text_rows(data, numbers, order[: min(data.num_borderline, data.max_rows)])
-
-
-def _text_rows(data: ReportData, numbers: Numbers, order: np.ndarray) -> list[TextRow]:
-    rows = data.ledger[order.tolist()].iter_rows(named=True)
-    relative = 10.0 ** numbers.log10_relative[order]
-    return [
-        TextRow(
-            rank=f"{row['rank']:,}",
-            weight=times_uniform(weight),
-            line=str(row["line"]),
-            sample_id=excerpt(str(row["sample_id"]), ID_LENGTH),
-            source_id=excerpt(str(row.get("source_id") or ""), ID_LENGTH),
-            harmful=_nearest(row, "harmful"),
-            safe=_nearest(row, "safe"),
-            reason=excerpt(str(row.get("reason") or ""), EXCERPT_LENGTH),
-            excerpts=_excerpts(row) if data.show_text else [],
-        )
-        for row, weight in zip(rows, relative, strict=True)
-    ]
-
-
-def _nearest(row: dict[str, Any], reference: str) -> tuple[str, str]:
-    """(similarity, id) of the nearest row of a reference."""
-    similarity = row.get(f"{reference}_similarity")
-    name = row.get(f"nearest_{reference}")
-    return (
-        "–" if similarity is None else f"{similarity:.3f}",
-        "" if name is None else excerpt(str(name), ID_LENGTH),
-    )
-
-
-def _excerpts(row: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (name, excerpt(text, EXCERPT_LENGTH))
-        for name in ("prompt", "response")
-        if isinstance(text := row.get(name), str)
-    ]
-
-
-def times_uniform(weight: float) -> str:
-    """A relative weight with two significant digits, without exponents where one can do."""
-    if weight == 0:
-        return "0"
-    if weight < 0.001:
-        return f"{weight:.1e}"
-    return f"{weight:#.2g}".rstrip(".") if weight < 99.5 else f"{weight:,.0f}"
 
 
 def rejected_rows(data: ReportData) -> list[dict[str, str]]:

@@ -7,7 +7,8 @@ import polars as pl
 
 from sot_pipeline.report.data import ReportData
 from sot_pipeline.report.methods import DEFENCES, SELECTIONS
-from sot_pipeline.report.numbers import Numbers, mean_score
+from sot_pipeline.report.numbers import Numbers, mean_score, percent
+from sot_pipeline.report.summary import summary_of
 
 NOT_EVALUATED = (
     "No model was evaluated for this report: it shows what was selected, not what a model learns "
@@ -17,11 +18,13 @@ NEARLY_UNIFORM = 0.99  # of the rows: above, the weights say nothing
 
 
 class Verdict(NamedTuple):
-    """`status`: passed, warned or failed; `headline`: a few words; `paragraphs`: (label, sentences)
-    for what was asked, found and measured, and what to watch, none of them empty."""
+    """`status`: passed, warned or failed; `headline`: a few words; `summary`: the whole of it in
+    plain words; `paragraphs`: (label, sentences) for what was asked, found and measured, and what
+    to watch, none of them empty."""
 
     status: str
     headline: str
+    summary: str
     paragraphs: list[tuple[str, list[str]]]
 
 
@@ -42,7 +45,12 @@ def verdict_of(data: ReportData, numbers: Numbers) -> Verdict:
         ("Measured", _scores(data)),
         ("Watch", _doubts(data, numbers, failed, warned)),
     ]
-    return Verdict(status, headline, [part for part in paragraphs if part[1]])
+    return Verdict(
+        status,
+        headline,
+        summary_of(data, numbers, status),
+        [part for part in paragraphs if part[1]],
+    )
 
 
 def _is_nearly_uniform(numbers: Numbers) -> bool:
@@ -189,8 +197,3 @@ def _rule(data: ReportData) -> str:
         if data.settings.get(name) is not None:
             return f" ({name.removeprefix('selection.')} = {data.settings[name]})"
     return ""
-
-
-def percent(share: float) -> str:
-    """A share as percent, with one decimal unless that is 0."""
-    return f"{100 * share:.1f}".removesuffix(".0") + "\N{NO-BREAK SPACE}%"

@@ -5,9 +5,11 @@ reorder or cannot be shown appear as their code points.
 """
 
 import unicodedata
+from collections.abc import Callable
 
 _HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 _ALLOWED = {"\n", "\t"}
+_SEEN = 8  # times the length of an excerpt
 
 
 def visible(text: str) -> str:
@@ -24,8 +26,14 @@ def visible(text: str) -> str:
     )
 
 
-def excerpt(text: str, length: int) -> str:
-    """The first `length` characters; says how many are left out."""
-    if len(text) <= length:
-        return text
-    return f"{text[:length]} … ({len(text) - length:,} more characters)"
+def excerpt(text: str, length: int, change: Callable[[str], str] | None = None) -> str:
+    """The first `length` characters; says how many are left out.
+
+    Args:
+        change: What becomes of the text before it is cut; it sees the beginning of a long one.
+    """
+    shown = text if change is None else change(text[: _SEEN * length])
+    whole = change is None or len(text) <= _SEEN * length
+    if whole and len(shown) <= length:
+        return shown
+    return f"{shown[:length]} … ({max(len(text) - length, 1):,} more characters)"

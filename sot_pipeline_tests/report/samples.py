@@ -98,6 +98,7 @@ def report_data(**changes: Any) -> ReportData:
         "settings": {"selection.keep_fraction": 0.75},
         "fingerprints": {"adapter": "f00d"},
         "points": points(len(table)),
+        "neighbours": points(len(table)),
         "evaluation": evaluation(METHOD_SCORES, seeds=3),
         "judge": "exact judge, prompt 12ab",
         "checks": (ReportCheck("fit_converged", "passed", "residual 1e-4"),),
@@ -121,7 +122,9 @@ def without_drawing(monkeypatch) -> None:
 
     png = io.BytesIO()
     Image.new("RGB", (2, 2)).save(png, format="PNG")
-    for name in ("weight_histogram_png", "objective_trace_png", "embedding_map_png", "scores_png"):
+    for name in figures.__all__:
+        if not name.endswith("_png"):
+            continue
         monkeypatch.setattr(figures, name, lambda *args, **options: png.getvalue())
 
 

@@ -82,7 +82,7 @@ def test_a_trace_of_one_value_is_a_dot():
 
 
 def test_the_bins_of_the_histogram_do_not_straddle_the_cut():
-    edges = figures._bins(-2.0, 1.0, -0.31)
+    edges = figures.weights._bins(-2.0, 1.0, -0.31)
     assert np.abs(edges + 0.31).min() < 1e-12
     assert edges[0] <= -2.0
     assert edges[-1] >= 1.0

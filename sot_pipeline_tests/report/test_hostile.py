@@ -1,86 +1,24 @@
 """Rows that want to be executed, or to deceive, are shown and nothing more."""
 
+import base64
+import gzip
+import json
 import re
+import string
+from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sot_pipeline.report.data import InputSet, ReportCheck
 from sot_pipeline.report.render import render_report
 from sot_pipeline.report.visible import excerpt, visible
+from sot_pipeline_tests.report.hostile import EVERYWHERE, HOSTILE, hostile_data
 from sot_pipeline_tests.report.samples import Page, ledger, report_data, without_drawing
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><script>alert(1)</script>",
-    "</style><script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "' onmouseover='alert(1)",
-    '" autofocus onfocus="alert(1)',
-    "<svg/onload=alert(1)>",
-    '<a href="javascript:alert(1)">x</a>',
-    '<iframe src="https://example.org"></iframe>',
-    '<meta http-equiv="refresh" content="0;url=https://example.org">',
-    "<style>*{display:none}</style>",
-    '<base href="https://example.org/">',
-    '<form action="https://example.org"><input name=x>',
-    "<!-- ", "-->", "]]>", "<![CDATA[", "&lt;script&gt;", "&#60;script&#62;",
-    "{{ 7 * 7 }}{% for x in y %}", "{{ config }}", "${7*7}", "<%= 7 %>",
-    "</pre></details></td></tr></table><h1>done</h1>",
-    "\u202egnp.exe\u202c", "zero\u200bwidth\ufeff", "null\0byte", "bell\x07\x1b[31m", "\ud800 alone",
-    "line\u2028separator", "tag\U000e0041",
-]  # fmt: skip
-EVERYWHERE = "".join(HOSTILE)
-
-
-def hostile_report(text: str, *, show_text: bool = True) -> str:
-    """A report in which every free text of the data is the given one."""
-    table = ledger(6, 4)
-    # frames cannot hold lone surrogates; everything else can reach the report
-    inside = text.encode("utf-8", "replace").decode()
-    named = (
-        "sample_id",
-        "source_id",
-        "nearest_safe",
-        "nearest_harmful",
-        "reason",
-        "prompt",
-        "response",
-    )
-    table = table.with_columns([pl.lit(inside).alias(name) for name in named])
-    scores = pl.DataFrame(
-        {
-            "method": [inside],
-            "seed": [0],
-            "score": [inside],
-            "value": [0.5],
-            "low": [0.4],
-            "high": [0.6],
-        }
-    )
-    rejected = pl.DataFrame(
-        {"text_set": [inside], "line": [1], "reason": [inside], "detail": [inside]}
-    )
-    return render_report(
-        report_data(
-            task=text,
-            created=text,
-            embedder=text,
-            judge=text,
-            inputs=(InputSet(text, text, 1, 1, text, text),),
-            settings={text: text},
-            fingerprints={text: text},
-            environment={text: text},
-            ledger=table,
-            evaluation=scores,
-            checks=(ReportCheck(text, "passed", text),),
-            rejected=rejected,
-            points=None,
-            show_text=show_text,
-        )
-    )
+# what stands between the tags of the data block: no "<" to end it, no quote within a string
+SAFE_CHARACTERS = set(string.ascii_letters + string.digits + '+/=_"{}[]:,.-')
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -93,7 +31,22 @@ def quick():
 @pytest.fixture(scope="module")
 def skeleton(quick) -> list[str]:
     """The tags of a report whose texts are harmless."""
-    return [tag for tag, _ in Page(hostile_report("harmless")).tags]
+    return [tag for tag, _ in Page(render_report(hostile_data("harmless"))).tags]
+
+
+def check_block(found: Any) -> None:
+    """Keys and types that the page's script knows, numbers, and base64 of gzip."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            assert re.fullmatch("[a-z_]+", key)
+            if key == "data":
+                gzip.decompress(base64.b64decode(value, validate=True))
+            elif key == "type":
+                assert value in {"text", "names", "uint8", "uint16", "uint32", "int16", "float32"}
+            else:
+                check_block(value)
+    else:
+        assert found is None or isinstance(found, int | float)
 
 
 def check_harmless(html: str, skeleton: list[str]) -> Page:
@@ -106,25 +59,31 @@ def check_harmless(html: str, skeleton: list[str]) -> Page:
                 assert (attributes[name] or "").startswith(
                     "data:image/png;base64," if tag == "img" else "#"
                 )
-    assert len(page.text_of("script")) == 1
+    assert [attributes.get("type") for attributes in page.all("script")] == [
+        "application/json",
+        None,
+    ]
+    block, _ = page.text_of("script")
+    assert not set(block) - SAFE_CHARACTERS
+    check_block(json.loads(block))
     html.encode("utf-8")
     return page
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, EVERYWHERE])
 def test_hostile_text_adds_no_tag_no_handler_and_no_address(text, skeleton):
-    page = check_harmless(hostile_report(text), skeleton)
+    page = check_harmless(render_report(hostile_data(text)), skeleton)
     assert visible(text).split()[0][:40] in page.text  # and it is shown, not swallowed
 
 
 @given(text=st.text(max_size=200))
 @settings(deadline=None)
 def test_any_text_at_all_leaves_the_page_as_it_is(skeleton, text):
-    check_harmless(hostile_report(text + "x"), skeleton)
+    check_harmless(render_report(hostile_data(text + "x")), skeleton)
 
 
 def test_template_syntax_is_not_evaluated():
-    text = Page(hostile_report("{{ 7 * 7 }}")).text
+    text = Page(render_report(hostile_data("{{ 7 * 7 }}"))).text
     assert "{{ 7 * 7 }}" in text
     assert "49" not in text.replace("{{ 7 * 7 }}", "")
 
@@ -144,7 +103,7 @@ def test_no_text_of_a_row_without_show_text(skeleton):
     table = ledger(6, 4).with_columns(
         pl.lit("very secret prompt").alias("prompt"), pl.lit("very secret answer").alias("response")
     )
-    assert "secret" not in render_report(report_data(ledger=table, points=None))
+    assert "secret" not in render_report(report_data(ledger=table, points=None, neighbours=None))
 
 
 @pytest.mark.parametrize(

@@ -38,11 +38,19 @@ def test_the_policy_allows_the_inlined_style_and_script_and_nothing_else(html):
     (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
     hashes = []
     for tag in ("style", "script"):
-        (text,) = page.text_of(tag)
+        text = page.text_of(tag)[-1]  # before the script stands its data
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         hashes.append(f"{tag}-src 'sha256-{digest}'")
     assert policy == "; ".join(
-        ["default-src 'none'", "img-src data:", *hashes, "base-uri 'none'", "form-action 'none'"]
+        [
+            "default-src 'none'",
+            "img-src data:",
+            *hashes,
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ]
     )
 
 
@@ -65,13 +73,15 @@ def test_every_link_leads_somewhere_in_the_page(html):
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert {a["href"] for a in page.all("a")} <= {f"#{name}" for name in ids}
-    labels = {a[k] for _, a in page.tags for k in ("for", "aria-labelledby") if k in a}
-    assert labels <= set(ids)
+    named = ("for", "aria-labelledby", "aria-describedby")
+    assert {name for _, a in page.tags for k in named for name in (a.get(k) or "").split()} <= set(
+        ids
+    )
 
 
 def test_figures_have_sizes_and_say_their_numbers(html):
     images = Page(html).all("img")
-    assert len(images) == 2 * 5  # light and dark
+    assert len(images) == 2 * 6  # light and dark
     assert all(re.search(r"\d", image["alt"] or "") for image in images)
     assert all(int(image["width"] or 0) > 500 for image in images)
     assert any("40 rows" in (image["alt"] or "") for image in images)
@@ -184,16 +194,18 @@ def test_nothing_removed_nothing_borderline():
 
 def test_tables_are_capped_and_say_so():
     text = Page(render_report(report_data(ledger=ledger(300, 100), max_rows=50))).text
-    assert "Shown are 50 of 200; the ledger lists them all." in text
+    assert "Shown are 50 of 200; the ledger below lists them all." in text
     assert "reason of row 299" in text  # the lowest weight comes first
     assert "reason of row 250" in text
     assert "reason of row 249" not in text
 
 
-def test_borderline_rows_are_the_kept_rows_next_to_the_cut():
+def test_borderline_rows_are_those_next_to_the_cut_on_either_side_nearest_first():
     html = render_report(report_data(ledger=ledger(100, 60), num_borderline=5))
-    section = html[html.index('id="borderline"') : html.index('id="rejected"')]
-    assert re.findall(r"row-(\d+)", section) == ["59", "58", "57", "56", "55"]
+    section = html[html.index('id="borderline"') : html.index('id="removed"')]
+    below, above = section.split("just above the cut")
+    assert re.findall(r"row-(\d+)", below) == ["60", "61", "62", "63", "64"]
+    assert re.findall(r"row-(\d+)", above) == ["59", "58", "57", "56", "55"]
 
 
 @pytest.mark.parametrize("show_text", [True, False])
@@ -240,7 +252,9 @@ def test_uniform_weights_are_called_so():
 
 def test_a_report_without_optional_columns_points_or_checks():
     table = ledger().select("sample_id", "line", "kept", "rank", "log_weight")
-    data = report_data(ledger=table, points=None, checks=(), fingerprints={}, settings={})
+    data = report_data(
+        ledger=table, points=None, neighbours=None, checks=(), fingerprints={}, settings={}
+    )
     page = Page(render_report(data))
     assert "0000000000000027-0" in page.text
     assert "Done, nothing checked" in page.text
@@ -250,7 +264,7 @@ def test_frames_that_lack_columns_are_refused_by_name():
     with pytest.raises(InputError, match=r"ledger frame lacks rank"):
         report_data(ledger=ledger().drop("rank"))
     with pytest.raises(InputError, match="no rows"):
-        report_data(ledger=ledger(0, 0), points=None)
+        report_data(ledger=ledger(0, 0), points=None, neighbours=None)
     with pytest.raises(InputError, match="evaluation frame lacks score"):
         report_data(evaluation=evaluation(METHOD_SCORES).drop("score"))
 

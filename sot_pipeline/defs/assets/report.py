@@ -22,13 +22,13 @@ class Purification:
     safe_texts: Stored
     harmful_texts: Stored
     rejected_rows: Stored
-    custom_embeddings: np.ndarray
-    safe_embeddings: np.ndarray
-    harmful_embeddings: np.ndarray
     sample_weights: Stored
     calibration: Stored | None
     selected_samples: Stored
     explanations: pl.DataFrame
+    embedding_map: pl.DataFrame
+    reference_coverage: Stored
+    purification_changes: Stored | None
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ def purification_report(
     safe_texts: Stored,
     harmful_texts: Stored,
     rejected_rows: Stored,
-    custom_embeddings: np.ndarray,
-    safe_embeddings: np.ndarray,
-    harmful_embeddings: np.ndarray,
     sample_weights: Stored,
     calibration: Stored,
     selected_samples: Stored,
     explanations: pl.DataFrame,
+    embedding_map: pl.DataFrame,
+    reference_coverage: Stored,
+    purification_changes: Stored | None,
 ) -> Artifact:
     """What was selected and why, before any model learns from it: `report.html`, complete
     without a network."""
@@ -67,13 +67,13 @@ def purification_report(
         safe_texts,
         harmful_texts,
         rejected_rows,
-        custom_embeddings,
-        safe_embeddings,
-        harmful_embeddings,
         sample_weights,
         calibration,
         selected_samples,
         explanations,
+        embedding_map,
+        reference_coverage,
+        purification_changes,
     )
     return _report(stage, made, ("texts", "embedding", "transport", "selection", "report"))
 
@@ -102,13 +102,13 @@ def safety_report(
     safe_texts: Stored,
     harmful_texts: Stored,
     rejected_rows: Stored,
-    custom_embeddings: np.ndarray,
-    safe_embeddings: np.ndarray,
-    harmful_embeddings: np.ndarray,
     sample_weights: Stored,
     calibration: Stored,
     selected_samples: Stored,
     explanations: pl.DataFrame,
+    embedding_map: pl.DataFrame,
+    reference_coverage: Stored,
+    purification_changes: Stored | None,
     training_samples: Stored,
     safety_demonstrations: Stored,
     adapter: Stored,
@@ -124,13 +124,13 @@ def safety_report(
         safe_texts,
         harmful_texts,
         rejected_rows,
-        custom_embeddings,
-        safe_embeddings,
-        harmful_embeddings,
         sample_weights,
         calibration,
         selected_samples,
         explanations,
+        embedding_map,
+        reference_coverage,
+        purification_changes,
     )
     blocks = tuple(type(stage.settings).model_fields)
     checked = (training_samples, *_if_any(safety_demonstrations), adapter, evaluation)
@@ -151,18 +151,10 @@ def _report(
     also_checked: tuple[Stored, ...] = (),
 ) -> Artifact:
     from sot_pipeline.report.data import InputSet, ReportData
-    from sot_pipeline.report.embedding_map import embedding_map
     from sot_pipeline.report.figures import embedding_map_png
     from sot_pipeline.report.render import render_report
 
     explanations = made.explanations
-    ledger = explanations.join(
-        made.custom_texts.table().select("sample_id", "source_id", "line", "prompt", "response"),
-        on="sample_id",
-        how="left",
-        maintain_order="left",
-    )
-    points = embedding_map(made.custom_embeddings, made.safe_embeddings, made.harmful_embeddings)
     sets = {"custom": made.custom_texts, "safe": made.safe_texts, "harmful": made.harmful_texts}
     weights = (made.sample_weights, *([] if made.calibration is None else [made.calibration]))
     checked = (made.rejected_rows, *weights, made.selected_samples, *also_checked)
@@ -171,13 +163,19 @@ def _report(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         inputs=tuple(_input_set(InputSet, role, stored) for role, stored in sets.items()),
         embedder=stage.settings.embedding.encoder,
-        ledger=ledger,
+        ledger=_ledger(explanations, made.custom_texts.table()),
+        references=pl.concat(
+            _reference_rows(name, sets[name].table()) for name in ("safe", "harmful")
+        ),
         fit=_fit_summary(weights[-1]),  # of the weights that decide
         cut=_cut_summary(made.selected_samples),
         settings=_flat_settings(stage, blocks),
         fingerprints={stored.asset: stored.fingerprint for stored in (*sets.values(), *checked)},
         environment=_environment(),
-        points=points,
+        points=_points(made.embedding_map, "towards_harm", "across"),
+        neighbours=_points(made.embedding_map, "x", "y"),
+        coverage=_coverage(made.reference_coverage),
+        **_changes(made.purification_changes),
         **(_measured(results) if results is not None else {}),
         checks=tuple(_report_check(check) for stored in checked for check in stored.checks()),
         rejected=made.rejected_rows.table(),
@@ -190,8 +188,62 @@ def _report(
     kept = explanations["kept"].to_numpy()
     return Artifact(
         metadata={"report": str(stage.final_directory / "report.html"), "bytes": len(html)},
-        plots={"embedding_map": embedding_map_png(points, log_weights, kept, width_px=400)},
+        plots={
+            "embedding_map": embedding_map_png(
+                _points(made.embedding_map, "x", "y"),
+                log_weights,
+                kept,
+                towards_harm=False,
+                width_px=400,
+            )
+        },
     )
+
+
+def _ledger(explanations: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
+    names = ("sample_id", "source_id", "file", "line", "category", "prompt", "response")
+    own = texts.select(name for name in names if name in texts.columns)
+    return explanations.join(own, on="sample_id", how="left", maintain_order="left")
+
+
+def _reference_rows(name: str, texts: pl.DataFrame) -> pl.DataFrame:
+    return texts.select(
+        pl.lit(name).alias("text_set"),
+        "sample_id",
+        "source_id",
+        pl.col("line").cast(pl.Int64),
+        pl.col("category")
+        if "category" in texts.columns
+        else pl.lit(None, pl.String).alias("category"),
+    )
+
+
+def _points(table: pl.DataFrame, *axes: str) -> Any:
+    from sot_pipeline.report.embedding_map import EmbeddingMap
+
+    return EmbeddingMap(
+        *(
+            table.filter(pl.col("text_set") == name).select(axes).to_numpy()
+            for name in EmbeddingMap._fields
+        )
+    )
+
+
+def _coverage(stored: Stored) -> Any:
+    from sot_pipeline.report.data import Coverage
+
+    columns = ("uncovered", "safe_cost", "harmful_cost")
+    arrays = {
+        name: column.to_numpy() for name, column in stored.table().select(columns).to_dict().items()
+    }
+    return Coverage(**arrays, **stored.document)
+
+
+def _changes(stored: Stored | None) -> dict[str, Any]:
+    """Nothing on a first purification, whose `purification_changes` holds no numbers."""
+    if stored is None or not stored.document:
+        return {}
+    return {"changes": stored.table(), "change_summary": stored.document}
 
 
 def _measured(results: Results) -> dict[str, Any]:
