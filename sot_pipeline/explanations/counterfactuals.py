@@ -14,6 +14,7 @@ Three questions, each about one number alone, all else as it is:
   changes sides twice inside one step is missed.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -117,7 +118,7 @@ def _first_change(
     if count <= 0 or count >= len(score):
         return found
     side, cut = _cut(score + lambdas[0] * slope, count)
-    for lower, upper in zip(lambdas[:-1], lambdas[1:], strict=True):
+    for lower, upper in pairwise(lambdas):
         values = score + upper * slope
         next_side, next_cut = _cut(values, count)
         changed = np.flatnonzero((next_side != side) & np.isnan(found))

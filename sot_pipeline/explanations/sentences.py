@@ -75,8 +75,8 @@ def _fate(row: Row, cut: Cut) -> str:
     stay = f"the cut comes after place {cut.num_above:,}"
     if cut.max_false_keep_rate is not None and row["harmful_p_value"] is not None:
         stay += (
-            f" and {_percent(row['harmful_p_value'])} of rows known to be harmful would come as "
-            "high or higher"
+            f" and about {_percent(row['harmful_p_value'])} of rows known to be harmful would come "
+            "as high or higher"
         )
     distance = abs(row["rank"] - cut.num_above - 0.5) / max(1, cut.num_rows)
     near = ", so it is a borderline case" if distance <= BORDERLINE else ""
@@ -143,7 +143,9 @@ def _kind(row: Row, side: str) -> str:
     if side != "harmful" or row["harmful_category"] is None:
         return ""
     share = _percent(row["harmful_category_share"])
-    return f", and {share} of the match went to examples of the category “{row['harmful_category']}”"
+    return (
+        f", and {share} of the match went to examples of the category “{row['harmful_category']}”"
+    )
 
 
 def _how_firm(row: Row, cut: Cut) -> str:
@@ -189,7 +191,7 @@ def _what_if(row: Row, cut: Cut) -> str:
 def _at_another_rate(row: Row, cut: Cut) -> str:
     needed, allowed = row["false_keep_rate_needed"], cut.max_false_keep_rate
     if needed is None:
-        return "it would stay at no allowed share of harmful rows: rows that score so are more often harmful than not"
+        return "the cut would spare it at no allowed share of harmful rows"
     if row["rank"] <= cut.num_above:
         return f"it would go if fewer than {_down(needed)} of harmful rows were allowed to slip through"
     return (
