@@ -19,6 +19,7 @@ NEEDED = (
 )  # fmt: skip
 _PLACE = re.compile(r"(?:(?P<file>.+):)?(?P<line>\d[\d,]*)")
 SHOWN_IDS = 5
+_LONGER_THAN_A_LINE = 6  # digits: a short number is a line, not the beginning of an id
 
 
 class ExplainedTask:
@@ -68,10 +69,10 @@ class ExplainedTask:
             found = self._at(place["file"], int(place["line"].replace(",", "")))
             if found:
                 return self._only(found, wanted)
-        started = self._custom.filter(pl.col("sample_id").str.starts_with(wanted))
-        found = started["sample_id"].to_list() if wanted else []
-        if found:
-            return self._only(found, wanted)
+        if wanted and (place is None or len(wanted) >= _LONGER_THAN_A_LINE):
+            started = self._custom.filter(pl.col("sample_id").str.starts_with(wanted))
+            if started.height:
+                return self._only(started["sample_id"].to_list(), wanted)
         raise InputError(self._unknown(wanted, place))
 
     def worst(self, count: int) -> list[str]:

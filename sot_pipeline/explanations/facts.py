@@ -23,11 +23,11 @@ _NUMBER = re.compile(
 _WORDS = {
     name: float(value)
     for value, names in {
-        0: "zero none", 0.1: "tenth tenths", 0.2: "fifth fifths", 0.25: "quarter quarters",
+        0: "zero none", 0.1: "tenths", 0.2: "fifths", 0.25: "quarter quarters",
         0.5: "half halves halved", 1 / 3: "thirds", 1: "one once single first", 3: "three third thrice triple tripled threefold",
         2: "two twice double doubled twofold second pair", 4: "four fourth fourfold quadruple",
         5: "five fivefold", 6: "six sixth sixfold", 7: "seven seventh", 8: "eight eighth",
-        9: "nine ninth", 10: "ten tenfold", 11: "eleven", 12: "twelve dozen dozens", 13: "thirteen",
+        9: "nine ninth", 10: "ten tenth tenfold", 11: "eleven", 12: "twelve dozen dozens", 13: "thirteen",
         14: "fourteen", 15: "fifteen", 16: "sixteen", 17: "seventeen", 18: "eighteen",
         19: "nineteen", 20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty",
         70: "seventy", 80: "eighty", 90: "ninety", 100: "hundred hundreds hundredfold",
@@ -35,6 +35,24 @@ _WORDS = {
     }.items()
     for name in names.split()
 }  # fmt: skip
+_PARTS = [
+    "half",
+    "third",
+    "quarter",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+]
+_FRACTION = re.compile(
+    rf"\b(?P<count>a|an|one|two|three|four|five|six|seven|eight|nine)[\s-]"
+    rf"(?P<part>{'|'.join(_PARTS)})s?\b",
+    re.I,
+)
+_ROMAN = re.compile(r"\b[IVXLCDM]{2,}\b")
 # words that the templates use without counting: "no single example stands out"
 _NOT_COUNTING = re.compile(
     r"\bno single\b|\bno one\b|\bone another\b|\bbest first\b|\bone side\b",
@@ -82,6 +100,7 @@ def unsupported_facts(text: str, evidence: Mapping[str, Any]) -> list[str]:
     without_quotes, problems = _quotes(plain, names)
     rest = _masked(without_quotes, names)
     problems += _form(text)
+    problems += [f"number {c!r}" for c in text if unicodedata.category(c) in ("Nl", "No")]
     problems += _verdicts(without_quotes, evidence)
     problems += [
         f"name {m[0]!r}" for m in _LIKE_A_NAME.finditer(rest) if not any(c.isdigit() for c in m[0])
@@ -181,6 +200,13 @@ def _numbers(text: str, values: list[float]) -> list[str]:
             problems.append(f"number {match[0].strip()!r}")
     left = _NUMBER.sub(" ", text)
     problems += [f"number {c!r}" for c in left if c.isnumeric()]
+    problems += [f"number {match[0]!r}" for match in _ROMAN.finditer(left)]
+    for match in _FRACTION.finditer(left):
+        part = {"half": 2, "quarter": 4, "fourth": 4}.get(match["part"].lower())
+        count = 1 if match["count"].lower() in ("a", "an") else _WORDS[match["count"].lower()]
+        if not _supported(count / (part or _WORDS[match["part"].lower()]), 0.0, values):
+            problems.append(f"number {match[0]!r}")
+    left = _FRACTION.sub(" ", left)
     counting = re.findall(r"[a-z]+", _NOT_COUNTING.sub(" ", left).lower())
     problems += [
         f"number {word!r}"

@@ -201,7 +201,7 @@ def _at_another_rate(row: Row, cut: Cut) -> str:
 
 
 def _others(row: Row) -> str:
-    names = [METHODS.get(name, name) for name in row["disagreeing_methods"]]
+    names = [METHODS[name] for name in row["disagreeing_methods"]]
     if not names:
         return ""
     return _sentence(f"judged by {_listed(names, 'or by')}, it would have been on the other side")

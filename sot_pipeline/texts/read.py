@@ -300,7 +300,8 @@ def _category(row: dict[str, Any], notes: Counter[str]) -> str | None:
     names = given if isinstance(given, list) else [given]
     if given is None or given == "":
         return None
-    joined = ", ".join(names) if all(isinstance(name, str) for name in names) else ""
+    texts = [name for name in names if isinstance(name, str)]
+    joined = ", ".join(texts) if len(texts) == len(names) else ""
     text = " ".join(joined.split()) if len(joined) <= 2 * _MAX_CATEGORY else ""
     if not 0 < len(text) <= _MAX_CATEGORY or not text.isprintable():
         notes["unusable_categories"] += 1

@@ -104,7 +104,9 @@ def test_a_calibrated_cut_tells_its_rates():
     table = explained(weights, held_out=held_out)
     assert table["harmful_p_value"].to_list() == [0.2, 0.2, 0.6]
     assert table["false_keep_rate_needed"].to_list()[:2] == [0.2, 0.2]
-    assert "20 % of rows known to be harmful would come as high or higher" in table["explanation"][0]
+    assert (
+        "20 % of rows known to be harmful would come as high or higher" in table["explanation"][0]
+    )
 
 
 def test_a_row_that_both_references_are_far_from_is_marked():

@@ -130,7 +130,10 @@ def test_a_calibrated_cut_speaks_of_the_harmful_rows_that_may_slip_through():
     cut = CUT._replace(max_false_keep_rate=0.05)
     text = explanation(ROW | {"harmful_p_value": 0.41, "false_keep_rate_needed": 0.43}, cut)
     assert "about 41 % of rows known to be harmful would come as high or higher" in text
-    assert "It would stay if 43 % of harmful rows were allowed to slip through instead of 5.0 %" in text
+    assert (
+        "It would stay if 43 % of harmful rows were allowed to slip through instead of 5.0 %"
+        in text
+    )
     never = explanation(ROW | {"harmful_p_value": 0.99}, cut)
     assert "The cut would spare it at no allowed share" in never
 
