@@ -460,6 +460,56 @@ def status(task: TaskOption = None, home: HomeOption = None, json: JsonOption = 
 
 
 @app.command(rich_help_panel=LOOK)
+def explain(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TASK] ROW",
+            help="ROW is a sample id or its beginning, the row's own id, a line, or FILE:LINE; the "
+            "only task need not be named",
+        ),
+    ] = None,
+    worst: Annotated[int | None, typer.Option(min=1, metavar="N", help="The worst N rows")] = None,
+    borderline: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The N rows nearest to the cut")
+    ] = None,
+    show_text: Annotated[
+        bool, typer.Option(help="Print the row and the named reference rows, which may be harmful")
+    ] = False,
+    rewrite: Annotated[
+        bool,
+        typer.Option("--rewrite", help="Have a model word the paragraph; used if it adds no fact"),
+    ] = False,
+    base_url: Annotated[
+        str | None, typer.Option(help="--rewrite: of an OpenAI-compatible endpoint")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="--rewrite: the model's name there")] = None,
+    api_key_env: Annotated[
+        str, typer.Option(help="--rewrite: the environment variable that holds the key")
+    ] = "OPENAI_API_KEY",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Why a row stays or goes, in plain words.
+
+    With the reference rows that it was matched with, what would have to differ for it to change
+    sides, and which methods disagree.
+
+    Examples:
+      sot explain mytask custom.jsonl:12
+      sot explain 3f2a --show-text
+      sot explain mytask --borderline 5 --json
+    """
+    from sot_pipeline.cli.explain import Chosen, Rewriting, run_explain
+
+    if not rewrite and (base_url or model):
+        raise typer.BadParameter("--base-url and --model need --rewrite")
+    rewriting = Rewriting(base_url, model, api_key_env) if rewrite else None
+    chosen = Chosen(words or [], worst, borderline)
+    sys.exit(run_explain(home, chosen, rewriting, show_text, json))
+
+
+@app.command(rich_help_panel=LOOK)
 def diff(
     task: Annotated[
         str | None,

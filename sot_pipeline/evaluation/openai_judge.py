@@ -8,12 +8,10 @@ for. This makes injected instructions less likely to work, not impossible: compa
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-from urllib.parse import urlsplit
 
+from sot_pipeline.chat_endpoint import ChatEndpoint
 from sot_pipeline.errors import InputError
 from sot_pipeline.evaluation.judge import Kind, check_request
 from sot_pipeline.evaluation.rubrics import OWN, Rubric
@@ -64,18 +62,20 @@ class OpenAIJudge:
         max_pause: float = 30.0,
         progress: Callable[[int, int], None] | None = None,
     ):
-        openai, _ = _clients()
-        if urlsplit(base_url).scheme not in ("http", "https"):
-            raise InputError(
-                f'The judge\'s base_url is "{base_url}": expected an address such as '
-                "http://127.0.0.1:8000/v1."
-            )
-        self.base_url, self.model, self.concurrency = base_url, model, concurrency
-        self._api_key_env = api_key_env
-        self._max_attempts, self._max_pause, self._progress = max_attempts, max_pause, progress
-        self._client = openai.OpenAI(
-            base_url=base_url, api_key=self._key(), timeout=timeout, max_retries=0
+        self._endpoint = ChatEndpoint(
+            base_url=base_url,
+            model=model,
+            who="The judge",
+            api_key_env=api_key_env,
+            other_key=", or name another one (evaluation.judge_api_key_env)",
+            again="evaluate again",
+            without="choose the judge keyword",
+            timeout=timeout,
+            max_attempts=max_attempts,
+            max_pause=max_pause,
         )
+        self.base_url, self.model, self.concurrency = base_url, model, concurrency
+        self._progress = progress
         self._rubric = rubric
         self.name = f"openai:{model}" + ("" if rubric.name == OWN.name else f":{rubric.name}")
         identity = json.dumps([base_url, model, _ROLE, rubric.identity, _MAX_CHARACTERS])
@@ -102,7 +102,7 @@ class OpenAIJudge:
         replies: list[str | None] = []
         pool = ThreadPoolExecutor(max_workers=self.concurrency)
         try:
-            for reply in pool.map(self._ask, requests):
+            for reply in pool.map(self._endpoint.ask, requests):
                 replies.append(reply)
                 if self._progress:
                     self._progress(len(replies), len(requests))
@@ -114,61 +114,6 @@ class OpenAIJudge:
                 "whether it is up and not overloaded, then evaluate again."
             )
         return [None if reply is None else self._rubric.read(kind, reply) for reply in replies]
-
-    def _key(self) -> str:
-        key = os.environ.get(self._api_key_env)
-        if key:
-            return key
-        if urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost"):
-            return "none"
-        raise InputError(
-            f"The judge at {self.base_url} needs a key: put it into the environment variable "
-            f"{self._api_key_env}, or name another one (evaluation.judge_api_key_env)."
-        )
-
-    def _ask(self, messages: list[dict[str, Any]]) -> str | None:
-        """The judge's reply, None where every attempt failed."""
-        openai, tenacity = _clients()
-        passing = (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError)
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(passing),  # a timeout is a connection error
-            stop=tenacity.stop_after_attempt(self._max_attempts),
-            wait=tenacity.wait_random_exponential(multiplier=1, max=self._max_pause),
-            reraise=True,
-        )
-        try:
-            response = retrying(
-                self._client.chat.completions.create,
-                model=self.model,
-                messages=messages,
-                temperature=0,
-            )
-        except openai.APITimeoutError:
-            return None
-        except openai.APIConnectionError as error:
-            raise InputError(
-                f"The judge at {self.base_url} cannot be reached. Check the address and the "
-                "network, then evaluate again."
-            ) from error
-        except (openai.RateLimitError, openai.InternalServerError):
-            return None
-        except openai.APIStatusError as error:
-            if error.status_code in (400, 413, 422):  # this text is refused: a filter, its length
-                return None
-            raise self._refused(error.status_code) from None  # the reply may spell out the key
-        except openai.APIError:  # a reply that is no chat completion
-            return None
-        return response.choices[0].message.content if response.choices else None
-
-    def _refused(self, status: int) -> InputError:
-        remedy = {
-            401: f"Check the key in {self._api_key_env}.",
-            403: f"The key in {self._api_key_env} may not use this model.",
-            404: f'Check the address, and that it serves a model called "{self.model}".',
-        }.get(status, "See the endpoint's documentation.")
-        return InputError(
-            f"The judge at {self.base_url} refused the request (status {status}). {remedy}"
-        )
 
 
 def build_request(
@@ -200,15 +145,3 @@ def _cut(text: str) -> str:
     if len(text) <= _MAX_CHARACTERS:
         return text
     return text[:_MAX_CHARACTERS] + "\n[cut here: too long]"
-
-
-def _clients():
-    try:
-        import openai
-        import tenacity
-    except ImportError as error:
-        raise InputError(
-            "The openai judge needs its client. Install it with "
-            '`pip install "sot-pipeline[judge]"`, or choose the judge keyword.'
-        ) from error
-    return openai, tenacity

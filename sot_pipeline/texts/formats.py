@@ -21,7 +21,11 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
 }
 FORMATS = tuple(SIGNATURES)
 LICENCE_COLUMNS = ("licence", "license")
-OPTIONAL_COLUMNS = ("input", "system", "history", "id", *LICENCE_COLUMNS)
+CATEGORY_COLUMNS = (  # what kind of row it is; the first with a value counts
+    "category", "harm_category", "semantic_category", "risk_category", "Category",
+    "SemanticCategory",
+)  # fmt: skip
+OPTIONAL_COLUMNS = ("input", "system", "history", "id", *LICENCE_COLUMNS, *CATEGORY_COLUMNS)
 READ_COLUMNS = (*dict.fromkeys(c for s in SIGNATURES.values() for c in s), *OPTIONAL_COLUMNS)
 PROMPT_ONLY = "prompt_only"  # a prompt with no answer column: goes with either prompt format
 _QUESTIONS = {"instruction": "alpaca", "prompt": PROMPT_ONLY}

@@ -17,6 +17,7 @@ from sot_pipeline.texts.conversation import (
 )
 from sot_pipeline.texts.csv_layout import csv_layout
 from sot_pipeline.texts.formats import (
+    CATEGORY_COLUMNS,
     FORMATS,
     LICENCE_COLUMNS,
     PROMPT_ONLY,
@@ -33,6 +34,7 @@ from sot_pipeline.texts.text_set import REJECTED_SCHEMA, ROWS_SCHEMA, FileRead, 
 MAX_ROW_BYTES = 4 * 2**20
 _PROMPT_FORMATS = ("prompt_response", "prompt_completion")
 _MAX_LICENCE, _MAX_LICENCES = 100, 20
+_MAX_CATEGORY = 80  # characters: the name of a kind, not a text
 
 
 class _Accepted(NamedTuple):
@@ -44,6 +46,7 @@ class _Accepted(NamedTuple):
     prompt: str
     response: str | None
     licence: str
+    category: str | None
     notes: Counter[str]
 
 
@@ -244,6 +247,7 @@ def _accept(
         canonical = canonical_text(conversation)
         source_id = _source_id(row.get("id"))
         licence = _licence(row)
+        category = _category(row, notes)
         digest = content_hash(canonical)
     except UnicodeEncodeError:
         raise RowRejected(
@@ -258,7 +262,16 @@ def _accept(
     prompt = prompt_turns(conversation, has_response=has_response)
     response = conversation[len(prompt)]["content"] if has_response else None
     return _Accepted(
-        line, found, source_id, canonical, digest, joined_text(prompt), response, licence, notes
+        line=line,
+        format=found,
+        source_id=source_id,
+        canonical=canonical,
+        digest=digest,
+        prompt=joined_text(prompt),
+        response=response,
+        licence=licence,
+        category=category,
+        notes=notes,
     )
 
 
@@ -277,6 +290,22 @@ def _licence(row: dict[str, Any]) -> str:
     names = given if isinstance(given, list) else [given]
     text = ", ".join(name.strip() for name in names if isinstance(name, str))[:_MAX_LICENCE]
     text.encode("utf-8")  # a lone surrogate raises here, and not when it is written down
+    return text
+
+
+def _category(row: dict[str, Any], notes: Counter[str]) -> str | None:
+    """What kind of row it says it is. Reports and explanations print it, so it must be the short,
+    printable name of a kind; anything else is counted and taken as absent."""
+    given = next((row[c] for c in CATEGORY_COLUMNS if row.get(c) is not None), None)
+    names = given if isinstance(given, list) else [given]
+    if given is None or given == "":
+        return None
+    texts = [name for name in names if isinstance(name, str)]
+    joined = ", ".join(texts) if len(texts) == len(names) else ""
+    text = " ".join(joined.split()) if len(joined) <= 2 * _MAX_CATEGORY else ""
+    if not 0 < len(text) <= _MAX_CATEGORY or not text.isprintable():
+        notes["unusable_categories"] += 1
+        return None
     return text
 
 
@@ -320,11 +349,20 @@ def _no_rows(files: Mapping[str, Path], rejected: list[tuple[str, _Rejected]]) -
 
 def _rows_frame(kept: list[tuple[str, _Accepted]]) -> pl.DataFrame:
     seen: Counter[str] = Counter()
-    table: list[tuple[str, str | None, str, int, str, str, str | None]] = []
+    table: list[tuple[str, str | None, str, int, str, str, str | None, str | None]] = []
     for name, row in kept:
         sample_id = f"{row.digest}-{seen[row.digest]}"
         seen[row.digest] += 1
         table.append(
-            (sample_id, row.source_id, name, row.line, row.canonical, row.prompt, row.response)
+            (
+                sample_id,
+                row.source_id,
+                name,
+                row.line,
+                row.canonical,
+                row.prompt,
+                row.response,
+                row.category,
+            )
         )
     return pl.DataFrame(table, schema=ROWS_SCHEMA, orient="row")

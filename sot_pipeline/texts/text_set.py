@@ -13,6 +13,7 @@ ROWS_SCHEMA = {
     "messages": pl.String,
     "prompt": pl.String,
     "response": pl.String,
+    "category": pl.String,
 }
 REJECTED_SCHEMA = {
     "file": pl.String,
@@ -50,12 +51,13 @@ class TextSet(NamedTuple):
 
     Attributes:
         rows: sample_id, source_id (the input's `id`, or null), file, line, messages (JSON text of
-            the conversation), prompt, response (null only where it is not required), file by
-            file, in file order.
+            the conversation), prompt, response (null only where it is not required), category
+            (what the input calls the row's kind, or null), file by file, in file order.
         rejected: file, line, reason, detail, file by file, in file order; never holds a row's text.
         files: what was read from each.
         notes: counts of what was read over inside accepted rows: "non_text_parts" (images and
-            the like), "tool_calls" (read as text), "turns_after_last_answer".
+            the like), "tool_calls" (read as text), "turns_after_last_answer",
+            "unusable_categories" (no text, too long or not printable: read as null).
     """
 
     rows: pl.DataFrame

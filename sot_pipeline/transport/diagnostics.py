@@ -122,8 +122,7 @@ def reference_coverage(
     near = np.zeros(len(custom), dtype=bool)
     radii = []
     for reference in (safe, harmful):
-        own = _nearest_in_set(reference, center)
-        radius = float(np.quantile(own, quantile)) if len(reference) > 1 else 0.0
+        radius = reach(reference, center=center, quantile=quantile)
         radii.append(radius)
         for rows in _chunks(len(custom)):
             near[rows] |= cosine_cost(custom[rows], reference, center=center).min(axis=1) <= radius
@@ -131,6 +130,16 @@ def reference_coverage(
     return ReferenceCoverage(
         share, ~near, radii[0], radii[1], MOST_UNCOVERED, share <= MOST_UNCOVERED
     )
+
+
+def reach(
+    reference: np.ndarray, *, center: np.ndarray | None = None, quantile: float = 0.99
+) -> float:
+    """Cost up to which a reference `[m, d]` can judge a row: the `quantile` of the costs of its
+    own rows to their nearest other row; 0 for a single row."""
+    if len(reference) < 2:
+        return 0.0
+    return float(np.quantile(_nearest_in_set(reference, center), quantile))
 
 
 def weight_collapse(fit: PushPullFit) -> WeightCollapse:

@@ -297,6 +297,7 @@ def test_columns_have_the_promised_types(tmp_path):
         "messages": pl.String,
         "prompt": pl.String,
         "response": pl.String,
+        "category": pl.String,
     }
     assert dict(texts.rejected.schema) == {
         "file": pl.String,

@@ -15,6 +15,10 @@ CUT_SPARES_WANTED_ROWS = CheckSpec(
     "cut_spares_wanted_rows",
     "A cut is too aggressive when it drops rows that learned at least a uniform share.",
 )
+EXPLAINED = (  # of `explanations`: one value per row, that a table of rows can carry
+    "harmful_category", "harmful_category_share", "keep_fraction_needed", "false_keep_rate_needed",
+    "lambda_change", "far_from_references", "decision", "explanation",
+)  # fmt: skip
 
 
 @cached_asset(
@@ -118,23 +122,43 @@ def _cut(
     }
 
 
-@cached_asset(group="purified", kinds={"polars", "duckdb"}, uses=unless_top_k)
+@cached_asset(
+    group="purified",
+    kinds={"polars", "duckdb"},
+    settings=("selection.max_false_keep_rate",),
+    uses=unless_top_k,
+)
 def explanations(
     stage: Stage,
-    sample_weights: pl.DataFrame,
+    pull_cost: Stored,
+    push_cost: Stored,
+    sample_weights: Stored,
     calibration: Stored,
     selected_samples: pl.DataFrame,
     safe_texts: pl.DataFrame,
     harmful_texts: pl.DataFrame,
+    custom_embeddings: np.ndarray,
+    safe_embeddings: np.ndarray,
+    harmful_embeddings: np.ndarray,
 ) -> Artifact:
-    """Why each row stays or goes: rank, weight, pull and push, and its nearest reference rows."""
+    """Why each row stays or goes, in plain words: rank and weight, the reference rows that it was
+    matched with, what would have to differ for it to change sides, and which methods disagree."""
+    from sot_pipeline.defs.evidence import deciding_solve, held_out_rows, references
     from sot_pipeline.explanations import explain_rows
 
+    safe, harmful = references(
+        deciding_solve(sample_weights, calibration),
+        costs=(pull_cost, push_cost),
+        embeddings=(custom_embeddings, safe_embeddings, harmful_embeddings),
+        texts=(safe_texts, harmful_texts),
+    )
     table = explain_rows(
-        deciding_weights(sample_weights, calibration),
+        deciding_weights(sample_weights.table(), calibration),
         kept_ids=selected_samples["sample_id"],
-        safe_ids=safe_texts["sample_id"],
-        harmful_ids=harmful_texts["sample_id"],
+        safe=safe,
+        harmful=harmful,
+        solve=deciding_solve(sample_weights, calibration).counterfactual(len(custom_embeddings)),
+        held_out=held_out_rows(calibration, stage.settings.selection.max_false_keep_rate),
     )
     return Artifact(table=table)
 
@@ -148,8 +172,11 @@ def removed_samples(
         explanations.filter(~pl.col("kept"))
         .join(custom_texts.select("sample_id", "source_id", "line", "messages"), on="sample_id")
         .sort("rank", descending=True)
-        .select("sample_id", "source_id", "line", "messages", "rank", "log_weight", "reason")
-    )
+        .select(
+            "sample_id", "source_id", "line", "messages", "rank", "log_weight", "reason",
+            *EXPLAINED,
+        )
+    )  # fmt: skip
     return Artifact(table=table)
 
 
@@ -190,7 +217,7 @@ def purified_export(
             "sample_id", "source_id", "file", "line", "kept", "rank", "log_weight",
             pl.col("sample_weight").fill_null(0.0), "pull", "push", "reason",
             "nearest_safe", "safe_similarity", "nearest_harmful", "harmful_similarity",
-            "harmful_p_value",
+            "harmful_p_value", *EXPLAINED,
         )
     )  # fmt: skip
     ledger.write_parquet(stage.directory / "ledger.parquet")
