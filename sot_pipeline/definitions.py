@@ -13,6 +13,7 @@ from sot_pipeline.defs.assets import (
     experiments,
     purified,
     report,
+    reviews,
     rivals,
     safety,
     texts,
@@ -52,7 +53,8 @@ TRANSPORT = (
     transport.calibration,  # ... against a part of the references, for a cut with a stated risk
 )
 PURIFIED = (
-    purified.selected_samples,  # Top-K, or calibrated
+    reviews.review_decisions,  # what people said about single rows
+    purified.selected_samples,  # Top-K, or calibrated, and the decisions
     purified.explanations,
     purified.removed_samples,
     purified.purified_export,
@@ -86,7 +88,7 @@ ASSETS = (*PIPELINE, *EXPERIMENTS.values())
 
 SENSORS = (
     task_files,  # data/tasks/*.yaml -> partitions
-    source_files,  # changed text sets -> observations
+    source_files,  # changed text sets and decisions -> observations
     sot_automation,  # ... -> one run of what depends on them
     orphaned_runs,
     run_failed,  # -> webhook

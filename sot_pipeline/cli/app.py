@@ -12,6 +12,7 @@ from sot_pipeline.cli.options import HomeOption, JsonOption
 from sot_pipeline.cli.output import FAILED, say
 from sot_pipeline.cli.paper import paper
 from sot_pipeline.cli.references import references
+from sot_pipeline.cli.review import review
 from sot_pipeline.errors import InputError, storage_error
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(references)
+app.add_typer(review)
 app.add_typer(paper)
 app.add_typer(judges)
 
