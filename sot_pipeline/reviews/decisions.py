@@ -53,34 +53,37 @@ def text_id(sample_id: str) -> str:
 def in_force(log: Iterable[Decision]) -> dict[str, Decision]:
     """The decision that holds for each text, by `text_id`: the latest `keep` or `drop` that was
     not withdrawn; `unsure` only where there is none."""
-    found: dict[str, Decision] = {}
+    holding: dict[str, Decision] = {}
     for said in log:
-        text = text_id(said.sample_id)
-        if said.decision == "withdraw":
-            found.pop(text, None)
-        elif said.decision != "unsure" or found.get(text, said).decision == "unsure":
-            found[text] = said
-    return found
+        _hear(holding, said)
+    return holding
+
+
+def _hear(holding: dict[str, Decision], said: Decision) -> None:
+    text = text_id(said.sample_id)
+    if said.decision == "withdraw":
+        holding.pop(text, None)
+    elif said.decision != "unsure" or holding.get(text, said).decision == "unsure":
+        holding[text] = said
 
 
 def news(log: Sequence[Decision], said: Iterable[Decision]) -> list[Decision]:
-    """The statements that the log does not end with already, text by text; times are no news."""
+    """The statements that tell something: neither the last one about their text again nor the one
+    in force, which a sheet carries; their times do not count."""
     latest = {text_id(each.sample_id): each for each in log}
     holding = in_force(log)
     new = []
     for each in said:
         text = text_id(each.sample_id)
-        # a sheet carries what is in force, which an `unsure` may have followed
-        if all(_unlike(each, known) for known in (latest.get(text), holding.get(text))):
-            if each.decision == "withdraw" and text not in holding:
-                continue
-            new.append(each)
-            latest[text] = each
+        known = (latest.get(text), holding.get(text))
+        if any(one and one[1:4] == each[1:4] for one in known):
+            continue
+        if each.decision == "withdraw" and text not in holding:
+            continue
+        new.append(each)
+        latest[text] = each
+        _hear(holding, each)
     return new
-
-
-def _unlike(one: Decision, other: Decision | None) -> bool:
-    return other is None or one[1:4] != other[1:4]
 
 
 def decision_table(log: Iterable[Decision]) -> pl.DataFrame:
