@@ -92,6 +92,22 @@ def decision_table(log: Iterable[Decision]) -> pl.DataFrame:
     return pl.DataFrame([holding[text] for text in sorted(holding)], schema=SCHEMA, orient="row")
 
 
+def decisions_of_rows(sample_ids: pl.Series, decisions: pl.DataFrame) -> pl.DataFrame:
+    """The decision about each row that there is one about, copies of a text included.
+
+    Args:
+        sample_ids: Of the rows.
+        decisions: A table of `SCHEMA`, as from `decision_table`.
+
+    Returns:
+        A table of `SCHEMA` with these rows' ids, in their order.
+    """
+    text = pl.col("sample_id").str.split("-").list.first().alias("text")
+    rows = pl.DataFrame({"sample_id": sample_ids}).with_columns(text)
+    said = decisions.with_columns(text).drop("sample_id")
+    return rows.join(said, on="text", maintain_order="left").select(*SCHEMA)
+
+
 def read_log(path: Path) -> list[Decision]:
     """
     Raises:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from sot_pipeline.reviews.decisions import (
     Decision,
     append,
     decision_table,
+    decisions_of_rows,
     in_force,
     news,
     read_log,
@@ -84,6 +86,16 @@ def test_the_table_holds_each_text_once(log):
     texts = [sample_id.partition("-")[0] for sample_id in table["sample_id"]]
     assert texts == sorted(set(texts))
     assert "withdraw" not in table["decision"]
+
+
+def test_each_copy_of_a_text_gets_its_decision_in_the_order_of_the_rows():
+    table = decision_table([Decision("0b-2", "keep", "Ann"), Decision("0c-1", "drop", "Bo")])
+    rows = decisions_of_rows(pl.Series(["0a-1", "0b-1", "0b-2"]), table)
+    assert rows.schema == SCHEMA
+    assert rows.select("sample_id", "decision", "reviewer").rows() == [
+        ("0b-1", "keep", "Ann"), ("0b-2", "keep", "Ann"),
+    ]  # fmt: skip
+    assert decisions_of_rows(pl.Series(["0a-1"]), decision_table([])).is_empty()
 
 
 def test_appending_the_same_again_leaves_the_file_alone(tmp_path):
