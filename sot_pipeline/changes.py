@@ -17,6 +17,7 @@ class Purification(NamedTuple):
         g_pull, g_push: Dual potentials of the references, unit of the cost.
         epsilon: Of both problems, unit of the cost.
         scores: Of the adapter that was trained on it, by name; empty where there is none.
+        decisions: What reviewers had decided: `sample_id, decision, reviewer`; None: nothing.
     """
 
     custom: pl.DataFrame
@@ -30,6 +31,7 @@ class Purification(NamedTuple):
     g_push: np.ndarray
     epsilon: float
     scores: dict[str, float]
+    decisions: pl.DataFrame | None = None
 
 
 class Changes(NamedTuple):
@@ -84,12 +86,13 @@ def compare(before: Purification, after: Purification) -> Changes:
         log-weights before and after). For the latter `because` and `because_of` name the changed
         reference row that holds the largest `share` of the row's transport plan, among those
         added (in the plan after) and those gone (in the plan before); null where no reference
-        changed. And a summary: counts, `moved` (total variation of the training weights),
+        changed. Of a row that a reviewer moved they say so, and who it was. And a summary: counts, `moved` (total variation of the training weights),
         `weights_moved` (of the learned weights of all rows), and scores before and after.
     """
     flipped = _flipped(before, after)
     sides = [_rows_of(name, before, after) for name in ("custom", "safe", "harmful")]
-    parts = [pl.DataFrame(schema=SCHEMA), *sides, _with_reasons(flipped, before, after)]
+    reasons = _with_decisions(_with_reasons(flipped, before, after), before, after)
+    parts = [pl.DataFrame(schema=SCHEMA), *sides, reasons]
     table = pl.concat(parts, how="diagonal")
     counted = table.group_by("text_set", "change").len().rows()
     counts = {(text_set, change): count for text_set, change, count in counted}
@@ -184,6 +187,47 @@ def _with_reasons(flipped: pl.DataFrame, before: Purification, after: Purificati
         pl.Series("because_of", because_of.tolist(), dtype=pl.String),
         share=pl.when(pl.Series(share > 0)).then(pl.Series(share)),
     )
+
+
+def _with_decisions(
+    flipped: pl.DataFrame, before: Purification, after: Purification
+) -> pl.DataFrame:
+    """Name the decision that put a row where it is now, or that no longer holds it where it was."""
+    said, says = (_decisions_by_text(version.decisions) for version in (before, after))
+    sides = {"newly_kept": ("keep", "drop"), "newly_removed": ("drop", "keep")}
+    because: list[str | None] = []
+    whose: list[str | None] = []
+    for change, sample_id in flipped.select("change", "sample_id").iter_rows():
+        here, there = sides[change]
+        now, earlier = (by.get(sample_id.partition("-")[0]) for by in (says, said))
+        if now and now[0] == here and (earlier is None or earlier[0] != here):
+            because.append("a reviewer's decision")
+            whose.append(now[1] or None)
+        elif earlier and earlier[0] == there and (now is None or now[0] != there):
+            because.append("a reviewer's decision withdrawn")
+            whose.append(earlier[1] or None)
+        else:
+            because.append(None)
+            whose.append(None)
+    named = pl.Series("_because", because, dtype=pl.String)
+    return flipped.with_columns(
+        because=pl.coalesce(named, "because"),
+        because_of=pl.when(named.is_null()).then("because_of").otherwise(
+            pl.Series("_whose", whose, dtype=pl.String)
+        ),
+        share=pl.when(named.is_null()).then("share"),
+    )  # fmt: skip
+
+
+def _decisions_by_text(decisions: pl.DataFrame | None) -> dict[str, tuple[str, str]]:
+    if decisions is None:
+        return {}
+    return {
+        sample_id.partition("-")[0]: (decision, reviewer)
+        for sample_id, decision, reviewer in decisions.select(
+            "sample_id", "decision", "reviewer"
+        ).iter_rows()
+    }
 
 
 def plan_shares(version: Purification, reference: str, rows: np.ndarray) -> np.ndarray:

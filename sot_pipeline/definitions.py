@@ -14,6 +14,7 @@ from sot_pipeline.defs.assets import (
     maps,
     purified,
     report,
+    reviews,
     rivals,
     safety,
     texts,
@@ -53,7 +54,8 @@ TRANSPORT = (
     transport.calibration,  # ... against a part of the references, for a cut with a stated risk
 )
 PURIFIED = (
-    purified.selected_samples,  # Top-K, or calibrated
+    reviews.review_decisions,  # what people said about single rows
+    purified.selected_samples,  # Top-K, or calibrated, and the decisions
     purified.explanations,
     purified.removed_samples,
     purified.purified_export,
@@ -89,7 +91,7 @@ ASSETS = (*PIPELINE, *EXPERIMENTS.values())
 
 SENSORS = (
     task_files,  # data/tasks/*.yaml -> partitions
-    source_files,  # changed text sets -> observations
+    source_files,  # changed text sets and decisions -> observations
     sot_automation,  # ... -> one run of what depends on them
     orphaned_runs,
     run_failed,  # -> webhook

@@ -20,6 +20,7 @@ from sot_pipeline.cli.options import (
 from sot_pipeline.cli.output import FAILED, say
 from sot_pipeline.cli.paper import paper
 from sot_pipeline.cli.references import references
+from sot_pipeline.cli.review import review
 from sot_pipeline.errors import InputError, storage_error
 
 app = typer.Typer(
@@ -598,6 +599,7 @@ def ui(
     run_ui(home, port)
 
 
+app.add_typer(review, rich_help_panel=LOOK)
 app.add_typer(references, rich_help_panel=MEASURE)
 app.add_typer(judges, rich_help_panel=MEASURE)
 app.add_typer(paper, rich_help_panel=MEASURE)

@@ -123,7 +123,7 @@ def _texts(explained: ExplainedTask, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown(turn: dict[str, Any]) -> dict[str, str]:
-    from sot_pipeline.report.visible import excerpt, visible
+    from sot_pipeline.visible import excerpt, visible
 
     return {"role": turn["role"], "content": excerpt(visible(turn["content"]), _LONGEST_TEXT)}
 
@@ -183,6 +183,6 @@ def _or_never(value: float | None) -> str:
 
 def _plain(text: str) -> str:
     """Names of files and ids come from the data."""
-    from sot_pipeline.report.visible import visible
+    from sot_pipeline.visible import visible
 
     return visible(text).replace("\n", "⟨U+000A⟩")

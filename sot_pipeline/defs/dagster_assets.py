@@ -20,11 +20,12 @@ TASKS = dg.DynamicPartitionsDefinition(name="task")
 OWNER = "team:sot"
 DATA_VERSION_TAG = "dagster/data_version"
 
-# text asset -> the observable asset of the files it reads
+# asset -> the observable asset of the files it reads
 SOURCE_FILES = {
     "custom_texts": "custom_file",
     "safe_texts": "safe_file",
     "harmful_texts": "harmful_file",
+    "review_decisions": "review_file",
 }
 # of steps that need a device or the network, which may be back in a minute
 MAX_RETRIES, RETRY_SECONDS = 2, 10

@@ -4,6 +4,9 @@ data/
   settings.yaml       defaults of this project (optional)
   tasks/NAME.yaml     one fine-tuning task: its text sets and settings
   references/NAME/    rows proposed for its harmful reference, and those accepted
+  reviews/NAME.jsonl  what people decided about its rows, one decision a line, the latest last:
+                      sample_id, decision (keep, drop, unsure or withdraw), reviewer, note,
+                      decided (ISO time, UTC)
   store/              artefacts, row cache, catalogue, fetched files
   dagster_home/       history of runs
 """
@@ -108,11 +111,17 @@ class TaskFile(BaseModel):
     experiments: ExperimentFiles = ExperimentFiles()
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     _home: "Home | None" = PrivateAttr(default=None)
+    _name: str | None = PrivateAttr(default=None)
 
     @property
     def home(self) -> "Home":
         """The project that the task was read from; the default one for a task made in Python."""
         return self._home or Home()
+
+    @property
+    def reviews(self) -> Path | None:
+        """What people decided about the task's rows; None for a task made in Python."""
+        return None if self._name is None else self.home.reviews(self._name)
 
     def __eq__(self, other: object) -> bool:
         # by what the file says: where it was read from is no part of the task
@@ -186,6 +195,10 @@ class Home:
         """Proposed and accepted rows of a task's harmful reference."""
         return self.root / "references" / name
 
+    def reviews(self, name: str) -> Path:
+        """The log of what people decided about a task's rows; it need not exist."""
+        return self.root / "reviews" / f"{name}.jsonl"
+
     @property
     def dagster(self) -> Path:
         return self.root / "dagster_home"
@@ -216,7 +229,7 @@ class Home:
                 f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()
             )
             raise InputError(f"{path}: {problems}") from None
-        task._home = self
+        task._home, task._name = self, name
         return task
 
     def write_task(self, name: str, task: TaskFile) -> Path:

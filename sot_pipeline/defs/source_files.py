@@ -1,7 +1,7 @@
-"""The text sets' files as observable assets, and the sensor that watches them.
+"""The text sets' and reviewers' files as observable assets, and the sensor that watches them.
 
-What counts is the content: the data version of `custom_file`, `safe_file` and `harmful_file` is
-the identity that the text assets are fingerprinted with, so a file that was only touched, or
+What counts is the content: the data version of `custom_file`, `safe_file`,
+`harmful_file` and `review_file` is the identity that the assets which read them are fingerprinted with, so a file that was only touched, or
 changed back, is the same file again.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 import dagster as dg
 
-from sot_pipeline.defs.assets import texts
+from sot_pipeline.defs.assets import reviews, texts
 from sot_pipeline.defs.cached_asset import CachedAsset
 from sot_pipeline.defs.dagster_assets import (
     DATA_VERSION_TAG,
@@ -27,7 +27,7 @@ from sot_pipeline.defs.dagster_assets import (
 )
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.instance import UNFINISHED_OR_QUEUED
-from sot_pipeline.defs.sources import source_signature
+from sot_pipeline.defs.sources import review_signature, source_signature
 from sot_pipeline.errors import InputError
 
 QUIET_SECONDS = seconds_from_environment("SOT_QUIET_SECONDS", 10)
@@ -36,11 +36,13 @@ ROLES: Mapping[str, CachedAsset] = {
     "custom": texts.custom_texts,
     "safe": texts.safe_texts,
     "harmful": texts.harmful_texts,
+    "review": reviews.review_decisions,
 }
 DESCRIPTIONS = {
     "custom": "The file or files of fine-tuning rows, as the task file names them.",
     "safe": "The file or files of the safe reference; tasks may share them.",
     "harmful": "The file or files of the harmful reference; tasks may share them.",
+    "review": "What people decided about single rows (`sot review`); there need not be any.",
 }
 
 
@@ -127,7 +129,8 @@ def look(
 def _signatures(home: Home, task: str) -> dict[str, str]:
     try:
         files = home.read_task(task)
-        return {role: source_signature(files, role) for role in ROLES}
+        marks = {role: source_signature(files, role) for role in ROLES if role != "review"}
+        return marks | {"review": review_signature(files)}
     except (InputError, OSError) as error:
         return {"unreadable": str(error)}
 
@@ -151,7 +154,7 @@ def busy_tasks(instance: dg.DagsterInstance) -> set[str]:
     minimum_interval_seconds=SENSOR_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Watches the files of the text sets. Once a task's sets have been quiet for "
+        "Watches the files of the text sets and of reviewers' decisions. Once a task's sets have been quiet for "
         f"{QUIET_SECONDS} s (SOT_QUIET_SECONDS), they are read; each that changed is recorded "
         "as one observation, which makes `sot_automation` bring the task up to date. "
         "Looks every SOT_SENSOR_SECONDS (30), and waits while the task has an unfinished run."

@@ -54,6 +54,21 @@ def _mark(source: str) -> list[list[str]] | str:
         return f"error: {error if cause is None else type(cause).__name__}"
 
 
+def review_signature(files: TaskFile) -> str:
+    """As `source_signature`, of the log of people's decisions."""
+    try:
+        status = files.reviews.stat() if files.reviews else None
+    except FileNotFoundError:
+        status = None
+    return fingerprint_of({"mark": status and [status.st_size, status.st_mtime_ns]})
+
+
+def review_identity(files: TaskFile) -> Mapping[str, Any]:
+    """Hash of the log of people's decisions; None without one."""
+    log = files.reviews
+    return {"sha256": file_identity(log) if log is not None and log.exists() else None}
+
+
 def source_files(files: TaskFile, role: str) -> "list[InputFile]":
     """The files of a set on this machine, fetched where they lie elsewhere.
 

@@ -69,6 +69,8 @@ class Artifact:
         plots: PNG figures, at most 400 pixels wide (the width that Dagster shows).
         checks: Outcomes of the asset's checks.
         parts: Fingerprints of artefacts that the function keeps by itself, by asset name.
+        versioned_by: Of a content-versioned asset, the columns of its table that make its data
+            version, where the others are only shown; none: all.
     """
 
     table: pl.DataFrame | None = None
@@ -78,6 +80,7 @@ class Artifact:
     plots: Mapping[str, bytes] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     parts: Mapping[str, list[str]] = field(default_factory=dict)
+    versioned_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -371,8 +374,9 @@ def _write_table(path: Path, table: pl.DataFrame) -> None:
 def _table_version(artifact: Artifact) -> str:
     if artifact.table is None:
         raise TypeError("a content version needs a table")
+    table = artifact.table.select(artifact.versioned_by or pl.all())
     buffer = io.BytesIO()
-    artifact.table.rechunk().write_ipc(buffer, compression="uncompressed")
+    table.rechunk().write_ipc(buffer, compression="uncompressed")
     content = {
         "table": hashlib.blake2b(buffer.getbuffer(), digest_size=16).hexdigest(),
         "columns": {name: str(dtype) for name, dtype in artifact.table.schema.items()},

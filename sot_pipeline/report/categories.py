@@ -5,7 +5,7 @@ from typing import NamedTuple
 import polars as pl
 
 from sot_pipeline.report.data import ReportData
-from sot_pipeline.report.visible import excerpt
+from sot_pipeline.visible import excerpt
 
 COLUMNS = {  # of the ledger: (title, what it says)
     "category": ("Category of the rows", "as the custom set names it"),

@@ -7,7 +7,7 @@ import polars as pl
 
 from sot_pipeline.report.data import ReportData
 from sot_pipeline.report.numbers import percent
-from sot_pipeline.report.visible import excerpt
+from sot_pipeline.visible import excerpt
 
 _LENGTH = 80
 _SIDES = {"newly_removed": "removed now, kept before", "newly_kept": "kept now, removed before"}

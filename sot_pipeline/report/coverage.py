@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from sot_pipeline.report.data import Coverage, ReportData
-from sot_pipeline.report.visible import excerpt
+from sot_pipeline.visible import excerpt
 
 MAX_FARTHEST = 25
 MAX_CATEGORIES = 40

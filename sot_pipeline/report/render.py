@@ -21,7 +21,7 @@ from sot_pipeline.report.row_data import row_data
 from sot_pipeline.report.row_tables import borderline_rows, decision_rows, removed_rows
 from sot_pipeline.report.tables import rejected_reasons, rejected_rows, score_table
 from sot_pipeline.report.verdict import verdict_of
-from sot_pipeline.report.visible import visible
+from sot_pipeline.visible import visible
 
 _PAGE = Path(__file__).parent / "page"
 STYLES = ("base", "tables", "map", "ledger", "narrow", "print")  # the later ones win

@@ -16,7 +16,7 @@ from sot_pipeline.report.data import ReportData
 from sot_pipeline.report.embedding_map import EmbeddingMap
 from sot_pipeline.report.numbers import Numbers
 from sot_pipeline.report.row_order import by_interest, near_the_cut
-from sot_pipeline.report.visible import excerpt, visible
+from sot_pipeline.visible import excerpt, visible
 
 MAX_ROWS = 100_000
 MAX_REFERENCES = 10_000  # of each reference, in the maps

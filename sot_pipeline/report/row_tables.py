@@ -8,7 +8,7 @@ import numpy as np
 from sot_pipeline.report.data import ReportData
 from sot_pipeline.report.numbers import Numbers
 from sot_pipeline.report.row_order import near_the_cut, removed_first
-from sot_pipeline.report.visible import excerpt
+from sot_pipeline.visible import excerpt
 
 EXCERPT_LENGTH = 600
 REASON_LENGTH = 1_500

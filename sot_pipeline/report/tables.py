@@ -14,7 +14,7 @@ from sot_pipeline.report.methods import (
     selection_of,
 )
 from sot_pipeline.report.numbers import mean_score
-from sot_pipeline.report.visible import excerpt
+from sot_pipeline.visible import excerpt
 
 EXCERPT_LENGTH = 600
 ID_LENGTH = 80

@@ -57,7 +57,7 @@ def ticks(home, instance, caplog, monkeypatch) -> Ticks:
 def test_a_file_is_reported_once_it_was_quiet_for_long_enough(ticks, files):
     assert ticks.tick() == {}
     assert ticks.tick(after=QUIET - 1) == {}
-    assert set(ticks.tick(after=1)) == {"custom_file", "safe_file", "harmful_file"}
+    assert set(ticks.tick(after=1)) == {"custom_file", "safe_file", "harmful_file", "review_file"}
     assert ticks.tick(after=QUIET) == {}
     for _ in range(3):  # a file that goes on growing is not quiet
         with files["harmful"].open("a") as file:
@@ -78,6 +78,19 @@ def test_equal_contents_have_equal_versions_and_are_reported_once(ticks, files):
     assert changed["safe_file"] != versions["safe_file"]
     files["safe"].write_bytes(content)  # changed back
     assert ticks.settle() == {"safe_file": versions["safe_file"]}
+
+
+def test_decisions_are_reported_when_they_come_change_and_go(ticks, home):
+    without = ticks.settle()["review_file"]
+    path = home.reviews("small")
+    path.parent.mkdir()
+    path.write_text('{"sample_id": "0f-1", "decision": "keep"}\n')
+    first = ticks.settle()
+    assert set(first) == {"review_file"}
+    path.write_text('{"sample_id": "0f-1", "decision": "drop"}\n')
+    assert ticks.settle()["review_file"] not in (without, *first.values())
+    path.unlink()
+    assert ticks.settle() == {"review_file": without}
 
 
 def test_a_restart_between_two_ticks_loses_nothing_and_repeats_nothing(ticks, files):
@@ -110,7 +123,7 @@ def test_a_file_replaced_while_it_is_read_is_taken_again(ticks, files, monkeypat
 def test_a_missing_file_is_logged_once_and_others_go_on(ticks, files, caplog):
     content = files["safe"].read_bytes()
     files["safe"].unlink()
-    assert set(ticks.settle()) == {"custom_file", "harmful_file"}
+    assert set(ticks.settle()) == {"custom_file", "harmful_file", "review_file"}
     assert sum("no such file" in record.message for record in caplog.records) == 1
     caplog.clear()
     assert ticks.tick(after=QUIET) == {}
@@ -129,7 +142,7 @@ def test_a_broken_task_file_is_logged_once_and_its_repair_is_seen(ticks, home, c
     assert ticks.tick(after=QUIET) == {}
     assert not caplog.records
     path.write_text(content)
-    assert len(ticks.settle()) == 3
+    assert len(ticks.settle()) == 4
 
 
 def test_a_change_waits_until_the_task_has_no_unfinished_run(ticks, files, instance):
@@ -149,11 +162,11 @@ def test_a_change_waits_until_the_task_has_no_unfinished_run(ticks, files, insta
 def test_what_a_run_has_read_is_not_reported_again(ticks, home, instance, files):
     graph = [
         text_set_files,
-        *(dagster_asset(asset) for asset in ASSETS if asset.name.endswith("_texts")),
+        *(dagster_asset(asset) for asset in ASSETS if asset.name in SOURCE_FILES),
     ]
     result = dg.materialize(
         graph, instance=instance, partition_key="small", resources=resources(home),
-        selection=dg.AssetSelection.assets("custom_texts", "safe_texts", "harmful_texts"),
+        selection=dg.AssetSelection.assets(*SOURCE_FILES),
     )  # fmt: skip
     assert result.success
     assert ticks.settle() == {}
@@ -197,7 +210,7 @@ def test_a_file_whose_permission_is_mended_is_read(ticks, monkeypatch):
         return read(asset, home, task)
 
     monkeypatch.setattr(module, "source_version", refuse)
-    assert set(ticks.settle()) == {"custom_file", "harmful_file"}
+    assert set(ticks.settle()) == {"custom_file", "harmful_file", "review_file"}
     monkeypatch.setattr(module, "source_version", read)
     assert set(ticks.tick()) == {"safe_file"}
     assert ticks.tick() == {}

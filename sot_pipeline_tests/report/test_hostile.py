@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sot_pipeline.report.render import render_report
-from sot_pipeline.report.visible import excerpt, visible
+from sot_pipeline.visible import excerpt, visible
 from sot_pipeline_tests.report.hostile import EVERYWHERE, HOSTILE, hostile_data
 from sot_pipeline_tests.report.samples import Page, ledger, report_data, without_drawing
 

@@ -19,6 +19,7 @@ READ = (
     "custom_texts", "safe_texts", "harmful_texts", "explanations", "selected_samples",
     "pull_cost", "push_cost", "sample_weights",
 )  # fmt: skip
+READ_IF_THERE = ("review_decisions",)  # purifications of earlier code have none
 
 
 @cached_asset(
@@ -83,6 +84,7 @@ def purification_changes(
     sample_weights: Stored,
     selected_samples: Stored,
     explanations: Stored,
+    review_decisions: Stored,
     training_samples: Stored | None,
     evaluation: Stored | None,
 ) -> Artifact:
@@ -98,7 +100,7 @@ def purification_changes(
         )
     inputs = (
         custom_texts, safe_texts, harmful_texts, pull_cost, push_cost, sample_weights,
-        selected_samples, explanations,
+        selected_samples, explanations, review_decisions,
     )  # fmt: skip
     now = {stored.asset: stored for stored in inputs}
     # left out while the adapter has not followed; then the scores are of an earlier selection
@@ -142,6 +144,9 @@ def stored_version(store: Store, changes: Stored) -> dict[str, Stored]:
             f"the purification of {changes.manifest['created']} can no longer be compared: its "
             f"{', '.join(gone)} left the store (`sot gc --keep-versions` says how many stay)"
         )
+    for name in READ_IF_THERE:
+        if name in versions:
+            found[name] = store.find_version(name, versions[name])
     if {"training_samples", "evaluation"} <= versions.keys():
         found["evaluation"] = store.find_version("evaluation", versions["evaluation"])
     return {name: stored for name, stored in found.items() if stored is not None}
@@ -169,6 +174,9 @@ def purification(artefacts: dict[str, Stored]):
         **potentials,
         epsilon=json.loads((fit / "scalars.json").read_text())["epsilon"],
         scores=_scores(artefacts.get("evaluation")),
+        decisions=artefacts["review_decisions"].table()
+        if "review_decisions" in artefacts
+        else None,
     )
 
 

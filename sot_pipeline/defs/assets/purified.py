@@ -30,19 +30,26 @@ EXPLAINED = (  # of `explanations`: one value per row, that a table of rows can 
     only_shows=("sot_pipeline.report",),
 )
 def selected_samples(
-    stage: Stage, custom_texts: pl.DataFrame, sample_weights: pl.DataFrame, calibration: Stored
+    stage: Stage,
+    custom_texts: pl.DataFrame,
+    sample_weights: pl.DataFrame,
+    calibration: Stored,
+    review_decisions: pl.DataFrame,
 ) -> Artifact:
-    """The rows that stay, Top-K by log-weight or those below a stated false-keep rate, with the
-    weight each has in fine-tuning (mean 1)."""
+    """The rows that stay, Top-K by log-weight or those below a stated false-keep rate, but for
+    what reviewers decided, with the weight each has in fine-tuning (mean 1)."""
     from sot_pipeline.report.figures import weight_histogram_png
+    from sot_pipeline.reviews.honour import honour_decisions
     from sot_pipeline.selection import training_weights
 
     selection = stage.settings.selection
     deciding = deciding_weights(sample_weights, calibration)
     log_weights = deciding["log_weight"].to_numpy()
-    kept, cut = _cut(selection, log_weights, calibration)
+    kept_by_cut, cut = _cut(selection, log_weights, calibration)
+    decisions = dict(review_decisions.select("sample_id", "decision").iter_rows())
+    kept, decided, review = honour_decisions(kept_by_cut, custom_texts["sample_id"], decisions)
     weights = training_weights(
-        log_weights,
+        _finite_where(kept, log_weights),
         kept,
         temperature=selection.temperature,
         clip=(selection.clip_low, selection.clip_high),
@@ -53,13 +60,15 @@ def selected_samples(
         .filter(pl.Series(kept))
         .with_columns(pl.Series("sample_weight", weights, dtype=pl.Float64))
     )
-    num_wanted = int(np.sum(~kept & (log_weights >= -np.log(len(log_weights)))))
+    num_wanted = int(np.sum(~kept & ~decided & (log_weights >= -np.log(len(log_weights)))))
     num_removed = int(np.sum(~kept))
     remedy = "keep_fraction" if selection.method == "top_k" else "max_false_keep_rate"
     return Artifact(
         table=table,
-        document=cut,
-        metadata={"num_kept": table.height, "num_removed": num_removed} | cut,
+        document=cut | {"review": review},
+        metadata={"num_kept": table.height, "num_removed": num_removed}
+        | cut
+        | {f"review_{name}": count for name, count in review.items()},
         plots={"weight_histogram": weight_histogram_png(log_weights, kept, width_px=400)},
         checks=(
             check(
@@ -71,6 +80,14 @@ def selected_samples(
             ),
         ),
     )
+
+
+def _finite_where(kept: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
+    """Log-weights in which a row that a reviewer keeps, though it learnt no weight at all, counts
+    as the least of the others."""
+    finite = np.isfinite(log_weights)
+    least = log_weights[finite].min() if finite.any() else 0.0
+    return np.where(kept & ~finite, least, log_weights)
 
 
 def _cut(
