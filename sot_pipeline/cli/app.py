@@ -111,6 +111,16 @@ def purify(
     base_model: Annotated[str | None, typer.Option(help="The model to fine-tune later")] = None,
     format: Annotated[str | None, typer.Option(help="Row format [auto]")] = None,
     show_text: Annotated[bool, typer.Option(help="Put excerpts of rows into the report")] = False,
+    redact_pii: Annotated[
+        bool, typer.Option("--redact-pii", help="Replace personal data in what is written to --out")
+    ] = False,
+    who: Annotated[
+        str | None,
+        typer.Option(help="Who provenance.json names; '' nobody [$SOT_WHO or login name]"),
+    ] = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Name nobody and no folder of this machine")
+    ] = False,
     settings: SetOption = None,
     out: OutOption = None,
     home: HomeOption = None,
@@ -132,7 +142,10 @@ def purify(
         "report.show_text": show_text or None,
     }
     sources = (custom or [], safe or [], harmful or [])
-    sys.exit(run_purify(home, task, sources, flags, settings or [], out, json))
+    if out is None and (redact_pii or who is not None or anonymous):
+        raise typer.BadParameter("--redact-pii, --who and --anonymous are about what --out writes")
+    documents = {"redact_pii": redact_pii, "who": who, "anonymous": anonymous}
+    sys.exit(run_purify(home, task, sources, flags, settings or [], out, json, documents))
 
 
 @app.command()
@@ -325,10 +338,24 @@ def export(
     base_model: Annotated[
         str | None, typer.Option(help="For the trainers, where the task has no adapter")
     ] = None,
+    redact_pii: Annotated[
+        bool, typer.Option("--redact-pii", help="Replace personal data in what is written to --out")
+    ] = False,
+    who: Annotated[
+        str | None,
+        typer.Option(help="Who provenance.json names; '' nobody [$SOT_WHO or login name]"),
+    ] = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Name nobody and no folder of this machine")
+    ] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take results elsewhere: adapter with model card, merged model, folders for other trainers."""
+    """Take results elsewhere: purified rows with dataset card, Croissant, provenance and a summary for
+    compliance; adapter with model card, merged model, folders for other trainers.
+
+    Example: sot export mytask --out mytask-export --redact-pii
+    """
     from sot_pipeline.cli.export import run_export
 
     if resample is False and resample_factor is not None:
@@ -342,7 +369,43 @@ def export(
         "resample_factor": (resample_factor or 1.0) if resampled else None,
         "base_model": base_model,
     }
-    sys.exit(run_export(home, task, out, options, json))
+    documents = {"redact_pii": redact_pii, "who": who, "anonymous": anonymous}
+    sys.exit(run_export(home, task, out, options, documents, json))
+
+
+@app.command()
+def verify(
+    folder: Annotated[
+        Path | None, typer.Argument(help="What `sot export` or `sot purify --out` wrote")
+    ] = None,
+    inputs: Annotated[
+        bool,
+        typer.Option("--inputs", help="Also fail where an input file is not on this machine"),
+    ] = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="Also compare with the artefacts in the store")
+    ] = False,
+    expect: Annotated[
+        str | None, typer.Option(metavar="SHA256", help="Hash that provenance.json must have")
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of provenance.json")
+    ] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check a folder of results: every hash, that the documents agree, and the input files where
+    they are on this machine. Exits 0 if all is well, 3 if something differs.
+
+    Example: sot verify mytask-export --store
+    """
+    from sot_pipeline.cli.verify import print_schema, run_verify
+
+    if schema:
+        sys.exit(print_schema())
+    if folder is None:
+        raise typer.BadParameter("name the folder to check")
+    sys.exit(run_verify(home, folder, inputs, store, expect, json))
 
 
 @app.command()

@@ -24,7 +24,7 @@ def escaped(value: Any) -> Markdown:
     """
     if isinstance(value, Markdown):
         return value
-    text = _SPECIAL.sub(r"\\\1", _visible(str(value)))
+    text = _SPECIAL.sub(r"\\\1", visible(str(value)))
     return Markdown(_LIST_MARK.sub(lambda m: f"{m[1] or ''}\\{m[2] or m[3]}", text))
 
 
@@ -62,7 +62,8 @@ def rendered(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """Line ends and hidden characters (controls, right-to-left marks) as their code."""
     return "".join(_code(c) if _is_hidden(c) else c for c in text)
 
 
