@@ -104,7 +104,7 @@ def export_task(
         predicate = predicate_of(
             home, task, set_facts, _roots(data.purified.export, adapter, current),
             who=options.documents.user, with_paths=not options.documents.anonymous,
-            export=entries | {"findings": findings},
+            export=_told(entries, options) | {"findings": findings},
         )  # fmt: skip
         statement = write_provenance(folder, predicate)
     files = {
@@ -115,6 +115,12 @@ def export_task(
     return entries | {
         "findings": findings, "data": counts, "files": files, "out": str(out.resolve())
     }  # fmt: skip
+
+
+def _told(entries: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:
+    """Without the command that names where the base model lies, if no folder is to be told."""
+    hidden = {"serve"} if options.documents.anonymous else set()
+    return {name: value for name, value in entries.items() if name not in hidden}
 
 
 def _roots(export: Stored, adapter: Adapter | None, current: Mapping[str, Stored]) -> list[Stored]:

@@ -246,7 +246,7 @@ def _croissant_differences(path: Path, statement: "Statement") -> Iterator[str]:
 def _card_differences(path: Path, data: "DataCounts") -> Iterator[str]:
     from sot_pipeline.publishing.dataset_card import OWN_KEY
 
-    head = _document(path).split("---\n", 2)[1]
+    head = _document(path).removeprefix("---\n").partition("\n---\n")[0]
     stated = yaml.safe_load(head)[OWN_KEY]
     expected = {
         "data_fingerprint": data.data_fingerprint,

@@ -1,18 +1,19 @@
 """The dataset card of a purified set: README.md of its folder.
 
 Front matter as the Hugging Face hub reads it (huggingface.co/docs/hub/datasets-cards), with
-`configs` by which `datasets.load_dataset(FOLDER)` finds the rows and, as a second one, the ledger.
+`configs` by which `datasets.load_dataset(FOLDER)` finds the rows. It reads one file type per folder
+(datasets 5.2.0), so that neither the ledger nor rows of another type can be a second configuration.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
-from sot_pipeline.publishing.data_facts import PAPER, PAPER_ADDRESS, DataFacts
+from sot_pipeline.publishing.data_facts import PAPER, PAPER_ADDRESS, DataFacts, DataFile
 from sot_pipeline.publishing.licences import hub_licences
 from sot_pipeline.publishing.markdown import Markdown, fenced, front_matter, rendered
 
 CARD = "README.md"
-LEDGER = "ledger.parquet"
 OWN_KEY = "sot_pipeline"  # of the front matter: numbers for `sot verify`
 _SIZES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),
@@ -44,6 +45,7 @@ def dataset_card(facts: DataFacts, contents: Sequence[tuple[str, str]] = ()) -> 
         paper=PAPER,
         paper_address=Markdown(PAPER_ADDRESS),
         share=_share,
+        not_loaded=[file for file in facts.files if file not in loadable(facts)],
     )
 
 
@@ -58,13 +60,10 @@ def card_fields(facts: DataFacts) -> dict[str, Any]:
         "configs": [
             {
                 "config_name": "default",
-                "default": True,
-                "data_files": [{"split": "train", "path": [file.name for file in facts.files]}],
-                **_reading(facts),
-            },
-            {
-                "config_name": "ledger",
-                "data_files": [{"split": "train", "path": LEDGER}],
+                "data_files": [
+                    {"split": "train", "path": [_escaped_glob(f.name) for f in loadable(facts)]}
+                ],
+                **loadable(facts)[0].reading,
             },
         ],
         OWN_KEY: {
@@ -82,18 +81,33 @@ def size_category(num_rows: int) -> str:
     return next((name for limit, name in _SIZES if num_rows < limit), "n>1B")
 
 
+def loadable(facts: DataFacts) -> list[DataFile]:
+    """The files that one reader takes: those of the type that most rows have."""
+    rows: dict[str, int] = {}
+    for file in facts.files:
+        rows[_reader(file)] = rows.get(_reader(file), 0) + file.num_rows
+    chosen = max(rows, key=lambda reader: rows[reader])
+    return [file for file in facts.files if _reader(file) == chosen]
+
+
 def loading_code() -> str:
     return (
-        "from datasets import load_dataset\n\n"
-        'rows = load_dataset(".", split="train")             # the kept rows\n'
-        'ledger = load_dataset(".", "ledger", split="train")  # every row, with its reason'
+        "from datasets import load_dataset\n"
+        "import polars as pl\n\n"
+        'rows = load_dataset(".", split="train")   # the kept rows\n'
+        'ledger = pl.read_parquet("ledger.parquet")  # every row, with its reason'
     )
 
 
-def _reading(facts: DataFacts) -> Mapping[str, str]:
-    """Options that all files share; of files that differ none can be told to one reader."""
-    options = [dict(file.reading) for file in facts.files]
-    return options[0] if options and all(one == options[0] for one in options) else {}
+def _reader(file: DataFile) -> str:
+    """What decides on the reader: the type without compression, and what it must be told."""
+    kind = file.file_type.partition(".")[0]
+    return " ".join(["json" if kind == "jsonl" else kind, *map(str, sorted(file.reading.items()))])
+
+
+def _escaped_glob(name: str) -> str:
+    """A path that the reader takes for a pattern."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def _share(part: int, whole: int) -> str:

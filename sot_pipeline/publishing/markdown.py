@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ def yaml_text(fields: dict[str, Any]) -> str:
 
 def rendered(template: str, **values: Any) -> str:
     """A template of this folder, filled in; values are escaped unless they are `Markdown`."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,  # of HTML; `finalize` escapes for Markdown
@@ -59,7 +65,7 @@ def rendered(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["markdown"] = Markdown
-    return environment.get_template(template).render(values)
+    return environment
 
 
 def visible(text: str) -> str:
