@@ -99,7 +99,7 @@ def data_facts(
         num_removed=rows.height - kept.len(),
         num_text_bytes=num_text_bytes,
         personal=personal,
-        encoder=without_folder(encoder),
+        encoder="the base model" if encoder == "base" else without_folder(encoder),
         method=shown(selected.document),
         settings=_settings(purified),
         rejected_reasons=_rejected_reasons(rejected),

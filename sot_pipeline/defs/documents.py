@@ -14,6 +14,9 @@ from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.provenance import predicate_of, user_name
 from sot_pipeline.defs.store import Store, Stored
 from sot_pipeline.errors import InputError
+from sot_pipeline.progress import reporter
+
+_ROWS_PER_REPORT = 500
 
 if TYPE_CHECKING:
     from sot_pipeline.publishing.data_facts import DataFacts, PersonalData
@@ -64,8 +67,7 @@ def write_data(
     for name in [*purified.row_files, "ledger.parquet", "rejected.jsonl"]:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(export.directory / name, folder / name)
-    log("looking for personal data" + (" and replacing it" if options.redact_pii else ""))
-    personal, num_bytes = _personal_data(folder, purified.row_files, redact=options.redact_pii)
+    personal, num_bytes = _personal_data(folder, purified, redact=options.redact_pii, log=log)
     if options.redact_pii:
         _redact_ledger(folder / "ledger.parquet")
     if options.anonymous:
@@ -118,35 +120,41 @@ def write_purified(
 
 
 def _personal_data(
-    folder: Path, names: Sequence[str], *, redact: bool
+    folder: Path, purified: Purified, *, redact: bool, log: Callable[[str], None]
 ) -> tuple["PersonalData", int]:
     """Counts of the files, after replacing what was found if asked to; and the bytes of text."""
     from sot_pipeline import pii
     from sot_pipeline.publishing.data_facts import PersonalData
     from sot_pipeline.texts.row_texts import rewrite_texts
 
-    found, num_rows_with, num_bytes = _count(folder, names)
+    found, num_rows_with, num_bytes = _count(folder, purified, log)
     remaining = found
     if redact and num_rows_with:
-        for name in names:
+        for name in purified.row_files:
+            log(f"replacing personal data in {name}")
             rewrite_texts(folder / name, pii.redact)
-        remaining, _, num_bytes = _count(folder, names)
+        remaining, _, num_bytes = _count(folder, purified, log)
     return PersonalData(found, num_rows_with, redact, remaining), num_bytes
 
 
-def _count(folder: Path, names: Sequence[str]) -> tuple[dict[str, int], int, int]:
+def _count(
+    folder: Path, purified: Purified, log: Callable[[str], None]
+) -> tuple[dict[str, int], int, int]:
     """Occurrences by kind, rows with any, bytes of text."""
     from sot_pipeline import pii
     from sot_pipeline.texts.row_texts import row_texts
 
     found: Counter[str] = Counter(dict.fromkeys(pii.PII_KINDS, 0))
     num_rows_with = num_bytes = 0
-    for name in names:
-        for texts in row_texts(folder / name):
-            counts = pii.count_pii(texts)
-            found.update(counts)
-            num_rows_with += any(counts.values())
-            num_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    progress = reporter("looking for personal data", "rows", log)
+    rows = (texts for name in purified.row_files for texts in row_texts(folder / name))
+    for done, texts in enumerate(rows, 1):
+        counts = pii.count_pii(texts)
+        found.update(counts)
+        num_rows_with += any(counts.values())
+        num_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        if done % _ROWS_PER_REPORT == 0:
+            progress(done, purified.export.document["num_kept"])
     return dict(found), num_rows_with, num_bytes
 
 
@@ -172,6 +180,8 @@ def _forget_folders(path: Path, purified: Purified) -> None:
 
 
 def _findings(store: Store, purified: Purified, facts: "DataFacts") -> list[str]:
+    from sot_pipeline.publishing.data_facts import kind_name
+
     findings: list[str] = []
     latest: Stored | None = store.current(purified.task, "selected_samples")
     if latest is not None and latest.data_version != purified.selected.data_version:
@@ -181,7 +191,7 @@ def _findings(store: Store, purified: Purified, facts: "DataFacts") -> list[str]
         )
     personal = facts.personal
     if personal.num_found and not personal.redacted:
-        listed = ", ".join(f"{n.replace('_', ' ')} {c:,}" for n, c in personal.found.items() if c)
+        listed = ", ".join(f"{kind_name(n)} {c:,}" for n, c in personal.found.items() if c)
         findings.append(
             f"{personal.num_rows_with:,} kept rows hold what looks like personal data ({listed}); "
             "--redact-pii replaces it"

@@ -99,7 +99,8 @@ def export_task(
         )
         if adapter is not None and options.documents.redact_pii and data.facts.personal.num_found:
             findings.append(_LEARNT_BEFORE)
-        set_facts = dataclasses.replace(data.facts, trained=trained)
+        base = _public_name(adapter) if adapter is not None and trained else None
+        set_facts = dataclasses.replace(data.facts, trained=trained, base_model=base)
         write_documents(folder, set_facts, _contents(entries, options))
         predicate = predicate_of(
             home, task, set_facts, _roots(data.purified.export, adapter, current),
@@ -115,6 +116,13 @@ def export_task(
     return entries | {
         "findings": findings, "data": counts, "files": files, "out": str(out.resolve())
     }  # fmt: skip
+
+
+def _public_name(adapter: Adapter) -> str | None:
+    base = adapter.base
+    if base.kind != "hub":
+        return None
+    return base.path if base.revision is None else f"{base.path}, revision {base.revision}"
 
 
 def _told(entries: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:

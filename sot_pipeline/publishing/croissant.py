@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sot_pipeline.publishing.data_facts import PAPER, Column, DataFacts, DataFile
+from sot_pipeline.publishing.data_facts import PAPER, Column, DataFacts, DataFile, kind_name
 from sot_pipeline.publishing.dataset_card import CITATION
 from sot_pipeline.publishing.licences import licence_address
 from sot_pipeline.publishing.markdown import visible
@@ -153,8 +153,8 @@ def _responsible_ai(facts: DataFacts) -> dict[str, Any]:
         "rai:personalSensitiveInformation": _personal_data(facts),
         "rai:machineAnnotationTools": [
             (
-                f"sot_pipeline {facts.version} (push-pull optimal transport, {PAPER}), encoder "
-                f"{visible(facts.encoder)}"
+                f"sot_pipeline {facts.version} (push-pull optimal transport, {PAPER}), embeddings "
+                f"of {visible(facts.encoder)}"
             )
         ],
     }
@@ -204,7 +204,7 @@ def _personal_data(facts: DataFacts) -> list[str]:
         return ["Patterns found no personal data in the text of the kept rows; they miss names."]
     state = "replaced in the files" if personal.redacted else "still in the files"
     return [
-        f"{kind.replace('_', ' ')}: {count:,} found by patterns, {state}"
+        f"{visible(kind_name(kind))}: {count:,} found by patterns, {state}"
         for kind, count in personal.found.items()
         if count
     ]

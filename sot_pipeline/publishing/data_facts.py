@@ -10,6 +10,21 @@ PAPER = "Safety Optimal Transport, ACL 2026, arXiv 2601.07200"
 PAPER_ADDRESS = "https://arxiv.org/abs/2601.07200"
 
 
+_KINDS = {
+    "email": "e-mail address",
+    "phone": "telephone number",
+    "ip_address": "IP address",
+    "credit_card": "payment card number",
+    "iban": "IBAN",
+    "us_ssn": "US social security number",
+}
+
+
+def kind_name(kind: str) -> str:
+    """A kind of personal data for people."""
+    return _KINDS.get(kind, kind.replace("_", " "))
+
+
 class Column(NamedTuple):
     """A column of a written file; `kind` is "text", "integer", "number", "boolean", "object" (then
     with `members`) or "other"."""
@@ -116,6 +131,7 @@ class DataFacts:
         method, settings: Names and values for people.
         findings: What checks found, in sentences; empty if nothing.
         trained: Whether an adapter in the same folder learnt from these rows.
+        base_model: The model that it modifies, where it has a public name.
     """
 
     task: str
@@ -140,6 +156,7 @@ class DataFacts:
     findings: Sequence[str] = ()
     libraries: Mapping[str, str] = field(default_factory=dict)
     trained: bool = False
+    base_model: str | None = None
 
     @property
     def licences(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sot_pipeline.publishing.data_facts import PAPER, PAPER_ADDRESS, DataFacts, DataFile
+from sot_pipeline.publishing.data_facts import PAPER, PAPER_ADDRESS, DataFacts, DataFile, kind_name
 from sot_pipeline.publishing.licences import hub_licences
 from sot_pipeline.publishing.markdown import Markdown, fenced, front_matter, rendered
 
@@ -45,6 +45,7 @@ def dataset_card(facts: DataFacts, contents: Sequence[tuple[str, str]] = ()) -> 
         paper=PAPER,
         paper_address=Markdown(PAPER_ADDRESS),
         share=_share,
+        kind_name=kind_name,
         not_loaded=[file for file in facts.files if file not in loadable(facts)],
     )
 

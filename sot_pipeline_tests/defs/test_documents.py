@@ -88,7 +88,10 @@ def test_without_redaction_rows_are_the_stores_bytes_and_their_personal_data_is_
     assert data.personal_data.found["email"] == data.personal_data.rows_with == number
     assert data.personal_data.remaining == data.personal_data.found
     (finding,) = findings
-    assert f"{number} kept rows hold what looks like personal data (email {number})" in finding
+    assert (
+        f"{number} kept rows hold what looks like personal data (e-mail address {number})"
+        in finding
+    )
 
 
 def test_with_redaction_nothing_is_left_and_all_else_is_the_same(plain, redacted):
@@ -108,8 +111,11 @@ def test_every_document_tells_the_counts(plain, redacted):
     for (out, statement, _), state in ((plain, "still in the"), (redacted, "replaced")):
         number = statement.predicate.sot_data.personal_data.found["email"]
         assert f"{number} in {number} rows, " in (out / "README.md").read_text()
-        assert f"email: {number} found by patterns, {state}" in (out / "croissant.json").read_text()
-        assert f"(email {number})" in (out / "TRAINING_CONTENT.md").read_text()
+        assert (
+            f"e-mail address: {number} found by patterns, {state}"
+            in (out / "croissant.json").read_text()
+        )
+        assert f"(e-mail address {number})" in (out / "TRAINING_CONTENT.md").read_text()
     assert "byte for byte" in (plain[0] / "README.md").read_text()
     assert "byte for byte" not in (redacted[0] / "README.md").read_text()
 

@@ -75,7 +75,7 @@ def test_it_is_croissant_1_1_with_the_responsible_ai_fields(tmp_path, caplog):
     assert metadata.ctx.is_v1_1()
     assert json.loads(croissant(FACTS))["conformsTo"] == CONFORMS_TO
     assert metadata.personal_sensitive_information == [
-        "email: 3 found by patterns, still in the files"
+        "e-mail address: 3 found by patterns, still in the files"
     ]
     assert "rows.jsonl (7 rows, sha256 aaaa" in metadata.data_collection
     assert "A check found: the safe anchor does not match" in metadata.data_limitations
@@ -154,7 +154,7 @@ def test_redaction_is_told(tmp_path, caplog):
     write_rows(tmp_path)
     metadata = dataset(tmp_path, redacted(), caplog).metadata
     assert metadata.personal_sensitive_information == [
-        "email: 3 found by patterns, replaced in the files"
+        "e-mail address: 3 found by patterns, replaced in the files"
     ]
     assert "as the source wrote them" not in str(metadata.data_preprocessing_protocol)
 

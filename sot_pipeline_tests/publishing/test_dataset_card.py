@@ -35,11 +35,11 @@ def test_the_card_tells_categories_decisions_reasons_and_findings():
 
 def test_personal_data_that_is_still_there_is_a_warning_and_replaced_one_a_fact():
     card = dataset_card(FACTS)
-    assert "| email | 3 | 3 |" in card
+    assert "| e-mail address | 3 | 3 |" in card
     assert "**They are still there**" in card
     assert "byte for byte as they were" in card
     card = dataset_card(redacted())
-    assert "| email | 3 | 0 |" in card
+    assert "| e-mail address | 3 | 0 |" in card
     assert "2 rows differ from the source" in card
     assert "byte for byte" not in card
 

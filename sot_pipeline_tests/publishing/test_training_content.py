@@ -13,7 +13,7 @@ def test_it_says_what_it_is_before_anything_else():
 def test_the_sections_are_those_of_the_template():
     summary = training_content(FACTS)
     for part in ("## 1. General information", "## 2. Sources of the data", "## 3. Data processing",
-                 "1.1 Provider", "1.3 Modality", "2.1 Publicly available", "2.5 synthetic",
+                 "1.1 Provider", "1.3 Modality", "2.1 Data sets read from a public address", "synthetic (2.5)",
                  "3.1 Reservation of rights", "3.2 Removal of illegal"):  # fmt: skip
         assert part in summary
 
