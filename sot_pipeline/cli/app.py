@@ -142,6 +142,16 @@ def purify(
     base_model: Annotated[str | None, typer.Option(help="The model to fine-tune later")] = None,
     format: Annotated[str | None, typer.Option(help="Row format (default: auto)")] = None,
     show_text: Annotated[bool, typer.Option(help="Put excerpts of rows into the report")] = False,
+    redact_pii: Annotated[
+        bool, typer.Option("--redact-pii", help="Replace personal data in what is written to --out")
+    ] = False,
+    who: Annotated[
+        str | None,
+        typer.Option(help="Who provenance.json names; '' nobody (default: $SOT_WHO or login name)"),
+    ] = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Name nobody and no folder of this machine")
+    ] = False,
     settings: SetOption = None,
     out: OutOption = None,
     dry_run: DryRunOption = False,
@@ -171,8 +181,11 @@ def purify(
         "report.show_text": show_text or None,
     }
     sources = (custom or [], safe or [], harmful or [])
+    if out is None and (redact_pii or who is not None or anonymous):
+        raise typer.BadParameter("--redact-pii, --who and --anonymous are about what --out writes")
+    documents = {"redact_pii": redact_pii, "who": who, "anonymous": anonymous}
     dry_on = dry_device(dry_run, device)
-    sys.exit(run_purify(home, task, sources, flags, settings or [], out, json, dry_on))
+    sys.exit(run_purify(home, task, sources, flags, settings or [], out, json, documents, dry_on))
 
 
 @app.command(rich_help_panel=START)
@@ -422,14 +435,28 @@ def export(
     base_model: Annotated[
         str | None, typer.Option(help="For the trainers, where the task has no adapter")
     ] = None,
+    redact_pii: Annotated[
+        bool, typer.Option("--redact-pii", help="Replace personal data in what is written to --out")
+    ] = False,
+    who: Annotated[
+        str | None,
+        typer.Option(help="Who provenance.json names; '' nobody (default: $SOT_WHO or login name)"),
+    ] = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Name nobody and no folder of this machine")
+    ] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take results elsewhere: adapter with model card, merged model, folders for other trainers.
+    """Take results elsewhere: the purified rows, the adapter, folders for other trainers.
+
+    Rows come with dataset card, Croissant metadata, provenance and a summary for compliance, the
+    adapter with its model card, on request merged with the base model.
 
     Examples:
       sot export mytask --out exported/
       sot export mytask --out exported/ --merge --trainer trl --resample
+      sot export mytask --out exported/ --redact-pii
     """
     from sot_pipeline.cli.export import run_export
 
@@ -444,7 +471,46 @@ def export(
         "resample_factor": (resample_factor or 1.0) if resampled else None,
         "base_model": base_model,
     }
-    sys.exit(run_export(home, task, out, options, json))
+    documents = {"redact_pii": redact_pii, "who": who, "anonymous": anonymous}
+    sys.exit(run_export(home, task, out, options, documents, json))
+
+
+@app.command(rich_help_panel=START)
+def verify(
+    folder: Annotated[
+        Path | None, typer.Argument(help="What `sot export` or `sot purify --out` wrote")
+    ] = None,
+    inputs: Annotated[
+        bool,
+        typer.Option("--inputs", help="Also fail where an input file is not on this machine"),
+    ] = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="Also compare with the artefacts in the store")
+    ] = False,
+    expect: Annotated[
+        str | None, typer.Option(metavar="SHA256", help="Hash that provenance.json must have")
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of provenance.json")
+    ] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check a folder of results: every hash, and that the documents agree.
+
+    The input files too, where they are on this machine. Exits 0 if all is well, 3 if not.
+
+    Examples:
+      sot verify exported/
+      sot verify exported/ --store
+    """
+    from sot_pipeline.cli.verify import print_schema, run_verify
+
+    if schema:
+        sys.exit(print_schema())
+    if folder is None:
+        raise typer.BadParameter("name the folder to check")
+    sys.exit(run_verify(home, folder, inputs, store, expect, json))
 
 
 @app.command(rich_help_panel=LOOK)

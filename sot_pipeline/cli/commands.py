@@ -1,6 +1,5 @@
 """The commands that run the asset graph."""
 
-import json
 import os
 import shutil
 import time
@@ -82,7 +81,8 @@ def run_demo(
         "checks": [vars(check) for check in outcome.checks],
     }
     if out is not None:
-        document["out"] = _write_out(home, name, out, report="safety_report")
+        document["out"], findings = _write_out(home, name, out, report="safety_report")
+        _say_findings(findings)
     if as_json:
         print_json(document)
     else:
@@ -100,10 +100,12 @@ def run_purify(
     assignments: list[str],
     out: Path | None,
     as_json: bool,
+    documents: Mapping[str, Any] | None = None,
     dry_on: str | None = None,
 ) -> int:
     home = home_of(root, dry_on)
     start = time.perf_counter()
+    _require_out(out)
     name = prepare_task(home, name, *sources, flags, assignments)
     if dry_on is not None:
         return run_dry(home, name, "purify", dry_on, as_json)
@@ -114,7 +116,8 @@ def run_purify(
         "seconds": round(time.perf_counter() - start, 1)
     }
     if out is not None:
-        document["out"] = _write_out(home, name, out)
+        document["out"], document["findings"] = _write_out(home, name, out, documents=documents)
+        _say_findings(document["findings"])
     findings = bool(outcome.failed_checks) or document["num_rejected"] > 0
     if as_json:
         print_json(document)
@@ -389,29 +392,36 @@ def print_findings(outcome: Any) -> None:
         say(f"warning: {check.asset}: {check.check}: {check.description}")
 
 
-def _write_out(home: Home, name: str, out: Path, report: str = "purification_report") -> list[str]:
-    """Copy the export, the report and a manifest of it all to a folder."""
-    from sot_pipeline.defs.provenance import provenance_manifest
+def _require_out(out: Path | None) -> None:
+    """Say before the work what would be said after it."""
+    from sot_pipeline.publishing.folder import require_replaceable
 
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file, expected a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    export = current(home, name, "purified_export").directory
-    sources = {
-        path.relative_to(export): path
-        for path in export.rglob("*")
-        if path.is_file() and path.name != "manifest.json"
-    }
-    page = report_path(home, name, report)
-    sources[Path(page.name)] = page
-    copies = []
-    for relative, source in sorted(sources.items()):
-        copy = out / relative
-        copy.parent.mkdir(exist_ok=True)
-        temporary = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
-        shutil.copyfile(source, temporary)
-        temporary.replace(copy)
-        copies.append(copy)
-    manifest = out / "manifest.json"
-    manifest.write_text(json.dumps(provenance_manifest(home, name, out, copies), indent=1))
-    return [str(path) for path in [*copies, manifest]]
+    if out is not None:
+        require_replaceable(out.resolve())
+
+
+def _say_findings(findings: list[str]) -> None:
+    for finding in findings:
+        say(f"warning: {finding}")
+
+
+def _write_out(
+    home: Home,
+    name: str,
+    out: Path,
+    report: str = "purification_report",
+    documents: Mapping[str, Any] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Write the kept rows with report, documents and manifest to a folder of their own.
+
+    Returns:
+        The written files, and sentences that the user should read.
+    """
+    from sot_pipeline.defs.documents import DocumentOptions, write_purified
+    from sot_pipeline.publishing.provenance import MANIFEST, MANIFEST_HASH
+
+    statement, findings = write_purified(
+        home, name, out, report_path(home, name, report), DocumentOptions(**(documents or {})), say
+    )
+    written = [*statement.sizes_and_hashes, MANIFEST, MANIFEST_HASH]
+    return [str(out.resolve() / one) for one in written], findings

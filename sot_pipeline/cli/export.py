@@ -8,11 +8,18 @@ from sot_pipeline.defs.home import Home
 
 
 def run_export(
-    root: Path | None, task: str, out: Path, options: dict[str, Any], as_json: bool
+    root: Path | None,
+    task: str,
+    out: Path,
+    options: dict[str, Any],
+    documents: dict[str, Any],
+    as_json: bool,
 ) -> int:
+    from sot_pipeline.defs.documents import DocumentOptions
     from sot_pipeline.defs.publishing import ExportOptions, export_task
 
-    document = export_task(Home(root), task, out, ExportOptions(**options), log=say)
+    chosen = ExportOptions(**options, documents=DocumentOptions(**documents))
+    document = export_task(Home(root), task, out, chosen, log=say)
     if as_json:
         print_json(document)
     else:
@@ -21,6 +28,8 @@ def run_export(
 
 
 def _print(document: dict[str, Any]) -> None:
+    data = document["data"]
+    say(f"{data['rows_kept']:,} of {data['rows_read']:,} rows, with card, Croissant and provenance")
     for name, written in document.get("trainers", {}).items():
         say(f"{name}: {written['num_rows']:,} lines of {written['num_conversations']:,} rows")
     _say_weights(document)

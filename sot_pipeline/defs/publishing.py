@@ -21,7 +21,9 @@ from sot_pipeline.defs.adapter_facts import (
     card_facts,
     shown,
 )
+from sot_pipeline.defs.documents import DocumentOptions, write_data, write_documents
 from sot_pipeline.defs.home import Home
+from sot_pipeline.defs.provenance import predicate_of
 from sot_pipeline.defs.scoring import purified_assets
 from sot_pipeline.defs.settings import FinetuningSettings
 from sot_pipeline.defs.store import Store, Stored
@@ -33,11 +35,15 @@ if TYPE_CHECKING:
     from sot_pipeline.publishing.trainer_configs import TrainerRecipe
     from sot_pipeline.publishing.trainers import TrainerRows
 
+_LEARNT_BEFORE = (
+    "personal data was replaced in the rows of this folder; the adapter had learnt from the rows as "
+    "they were"
+)
 _NEEDED = (*(f"{name}_texts" for name in TEXT_SETS), "selected_samples")
 
 
 class ExportOptions(NamedTuple):
-    """What to export.
+    """What to export beside the purified rows and their documents.
 
     Attributes:
         merge_dtype: None for no merged model, else as in `merge_adapter`.
@@ -50,6 +56,7 @@ class ExportOptions(NamedTuple):
     trainers: tuple[Literal["axolotl", "llamafactory", "trl"], ...] = ()
     resample_factor: float | None = None
     base_model: str | None = None
+    documents: DocumentOptions = DocumentOptions()
 
 
 def export_task(
@@ -59,36 +66,80 @@ def export_task(
     options: ExportOptions,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Write the task's adapter with its card, and what the options ask for, to a folder.
+    """Write the task's purified rows with their documents, its adapter with its card, and what the
+    options ask for, to a folder.
 
     Returns:
-        The export's manifest; `findings` are sentences that the user should read.
+        What was written, with size and sha256 of every file; `findings` are sentences that the
+        user should read.
 
     Raises:
         InputError: the task lacks what is to be exported, or the folder holds other files.
     """
-    from sot_pipeline.publishing.folder import fresh_folder, write_manifest
+    from sot_pipeline.publishing.folder import fresh_folder
+    from sot_pipeline.publishing.provenance import write_provenance
 
     current = _current(home, task)
-    store = Store(home.store)
-    adapter = adapter_of(store, task, current.get("adapter"))
-    if adapter is None and (options.merge_dtype or not options.trainers):
-        raise InputError(
-            f"task {task!r} has no adapter to export: run `sot finetune {task}` first, or export "
-            "its purified rows with `--trainer`"
-        )
-    entries: dict[str, Any] = {"task": task, "version": __version__, "findings": []}
+    adapter = adapter_of(Store(home.store), task, current.get("adapter"))
+    if adapter is None and options.merge_dtype:
+        raise InputError(f"task {task!r} has no adapter to merge: run `sot finetune {task}` first")
+    entries: dict[str, Any] = {"task": task, "version": __version__}
+    findings: list[str] = []
     with fresh_folder(out) as folder:
         if adapter is not None:
             facts = card_facts(task, adapter, current.get("evaluation"))
-            entries |= _write_adapter(folder, adapter, facts, options, entries["findings"], log)
+            facts = dataclasses.replace(facts, data_documents="..")
+            entries |= _write_adapter(folder, adapter, facts, options, findings, log)
         if options.trainers:
-            entries |= _write_trainers(
-                home, task, folder, current, adapter, options, entries["findings"], log
-            )
-        (folder / "README.md").write_text(_readme(task, entries, options), encoding="utf-8")
-        manifest = write_manifest(folder, entries)
-    return manifest | {"out": str(out.resolve())}
+            entries |= _write_trainers(home, task, folder, current, adapter, options, findings, log)
+        data = write_data(home, task, folder, options.documents, log)
+        findings += data.findings
+        trained = adapter is not None and (
+            adapter.selected.data_version == data.purified.selected.data_version
+        )
+        if adapter is not None and options.documents.redact_pii and data.facts.personal.num_found:
+            findings.append(_LEARNT_BEFORE)
+        base = _public_name(adapter) if adapter is not None and trained else None
+        set_facts = dataclasses.replace(data.facts, trained=trained, base_model=base)
+        write_documents(folder, set_facts, _contents(entries, options))
+        predicate = predicate_of(
+            home, task, set_facts, _roots(data.purified.export, adapter, current),
+            who=options.documents.user, with_paths=not options.documents.anonymous,
+            export=_told(entries, options) | {"findings": findings},
+        )  # fmt: skip
+        statement = write_provenance(folder, predicate)
+    files = {
+        name: {"bytes": size, "sha256": sha256}
+        for name, (size, sha256) in statement.sizes_and_hashes.items()
+    }
+    counts = statement.predicate.sot_data.model_dump()
+    return entries | {
+        "findings": findings, "data": counts, "files": files, "out": str(out.resolve())
+    }  # fmt: skip
+
+
+def _public_name(adapter: Adapter) -> str | None:
+    base = adapter.base
+    if base.kind != "hub":
+        return None
+    return base.path if base.revision is None else f"{base.path}, revision {base.revision}"
+
+
+def _told(entries: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:
+    """Without the command that names where the base model lies, if no folder is to be told."""
+    hidden = {"serve"} if options.documents.anonymous else set()
+    return {name: value for name, value in entries.items() if name not in hidden}
+
+
+def _roots(export: Stored, adapter: Adapter | None, current: Mapping[str, Stored]) -> list[Stored]:
+    evaluation = current.get("evaluation")
+    made = [export] if adapter is None else [export, adapter.stored]
+    of_adapter = (
+        adapter is not None
+        and evaluation is not None
+        and evaluation.manifest["inputs"].get("adapter") == adapter.stored.data_version
+    )
+    return [*made, evaluation] if of_adapter and evaluation is not None else made
 
 
 def _current(home: Home, task: str) -> dict[str, Stored]:
@@ -144,7 +195,8 @@ def _write_trainers(
 
     table = _rows(current, adapter, findings)
     recipe = _recipe(home, task, current, adapter, options.base_model)
-    rows = _trainer_rows(table, recipe.seed, options.resample_factor)
+    redact = options.documents.redact_pii
+    rows = _trainer_rows(table, recipe.seed, options.resample_factor, redact=redact)
     tokenizer = _tokenizer(recipe, adapter)
     if tokenizer is None:
         findings.append(
@@ -236,13 +288,21 @@ def _base_for_trainers(
     return base_of(stored)
 
 
-def _trainer_rows(table: pl.DataFrame, seed: int, factor: float | None) -> "TrainerRows":
+def _trainer_rows(
+    table: pl.DataFrame, seed: int, factor: float | None, *, redact: bool
+) -> "TrainerRows":
+    from sot_pipeline import pii
     from sot_pipeline.publishing.resampling import resampled_counts
     from sot_pipeline.publishing.trainers import TrainerRows
     from sot_pipeline.selection import effective_sample_size
 
     ids = table["sample_id"].to_list()
     conversations = [json.loads(messages) for messages in table["messages"]]
+    if redact:
+        conversations = [
+            [turn | {"content": pii.redact(turn["content"])} for turn in turns]
+            for turns in conversations
+        ]
     if factor is None:
         return TrainerRows(ids, conversations, [1] * len(ids))
     weights = table["sample_weight"].to_numpy()
@@ -276,7 +336,13 @@ def _tokenizer(recipe: "TrainerRecipe", adapter: Adapter | None) -> "TokenizerFa
     return tokenizer_facts(tokenizer)
 
 
-def _readme(task: str, entries: Mapping[str, Any], options: ExportOptions) -> str:
-    from sot_pipeline.publishing.markdown import rendered
-
-    return rendered("export_readme.md.jinja", task=task, entries=entries, options=options)
+def _contents(entries: Mapping[str, Any], options: ExportOptions) -> list[tuple[str, str]]:
+    """What lies in the folder beside the rows and their documents."""
+    found = []
+    if "adapter" in entries:
+        found.append(("adapter/", "LoRA adapter with tokenizer and model card"))
+    if "merged" in entries:
+        dtype = entries["merged"]["dtype"]
+        found.append(("merged/", f"base model and adapter as one model in {dtype}"))
+    what = "the rows and a configuration for this trainer; see its README"
+    return [*found, *((f"{name}/", what) for name in options.trainers)]

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def escaped(value: Any) -> Markdown:
     """
     if isinstance(value, Markdown):
         return value
-    text = _SPECIAL.sub(r"\\\1", _visible(str(value)))
+    text = _SPECIAL.sub(r"\\\1", visible(str(value)))
     return Markdown(_LIST_MARK.sub(lambda m: f"{m[1] or ''}\\{m[2] or m[3]}", text))
 
 
@@ -49,6 +50,11 @@ def yaml_text(fields: dict[str, Any]) -> str:
 
 def rendered(template: str, **values: Any) -> str:
     """A template of this folder, filled in; values are escaped unless they are `Markdown`."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,  # of HTML; `finalize` escapes for Markdown
@@ -59,10 +65,11 @@ def rendered(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["markdown"] = Markdown
-    return environment.get_template(template).render(values)
+    return environment
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """Line ends and hidden characters (controls, right-to-left marks) as their code."""
     return "".join(_code(c) if _is_hidden(c) else c for c in text)
 
 

@@ -69,6 +69,8 @@ class CardFacts:
         training: What happened: steps, tokens, loss.
         scores: Empty where nothing was measured for exactly this adapter; `no_scores` says why.
         merged: Dtype and measured differences of a merged model, None for an adapter.
+        data_documents: Relative path of the folder with the rows and their documents, None where
+            there is none beside the card.
     """
 
     task: str
@@ -93,6 +95,7 @@ class CardFacts:
     libraries: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
     merged: Mapping[str, Any] | None = None
+    data_documents: str | None = None
 
 
 def model_card(facts: CardFacts) -> str:

@@ -56,7 +56,7 @@ def write_kept_rows(
     destination.parent.mkdir(parents=True, exist_ok=True)
     wanted = {int(line) for line in lines}
     compression = "" if read.file_type == "arrow" else read.compression
-    with _appearing_whole(destination) as file, _compressing(file, compression) as out:
+    with appearing_whole(destination) as file, compressing(file, compression) as out:
         written = _write(read, wanted, out, max_expanded_bytes)
         if missing := wanted - written:
             raise InputError(
@@ -77,7 +77,7 @@ def _write(source: Source, wanted: set[int], out: IO[bytes], cap: int) -> set[in
     if source.file_type == "parquet":
         file = open_parquet(source.data, source.path, max_expanded_bytes=cap)
         batches = _capped(file.iter_batches(batch_size=_PARQUET_BATCH), source.path, cap)
-        return _write_parquet(file.schema_arrow, batches, wanted, out, _codec(file))
+        return _write_parquet(file.schema_arrow, batches, wanted, out, parquet_codec(file))
     if source.file_type == "arrow":
         schema, batches = open_arrow(source.data, source.path, max_expanded_bytes=cap)
         return _write_parquet(schema, batches, wanted, out, "zstd")
@@ -85,7 +85,7 @@ def _write(source: Source, wanted: set[int], out: IO[bytes], cap: int) -> set[in
 
 
 @contextlib.contextmanager
-def _appearing_whole(destination: Path) -> Iterator[IO[bytes]]:
+def appearing_whole(destination: Path) -> Iterator[IO[bytes]]:
     """A file under a temporary name, renamed only if all went well."""
     temporary = destination.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -99,7 +99,7 @@ def _appearing_whole(destination: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _compressing(file: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
+def compressing(file: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
     if compression == ".gz":
         # no name and no time inside, so that equal rows make equal files
         with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as out:
@@ -160,7 +160,7 @@ def _write_parquet(
     return written
 
 
-def _codec(file: pq.ParquetFile) -> str:
+def parquet_codec(file: pq.ParquetFile) -> str:
     """The compression of the file's first column chunk, in the writer's words."""
     metadata = file.metadata
     name = metadata.row_group(0).column(0).compression.lower() if metadata.num_row_groups else ""

@@ -9,6 +9,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from sot_pipeline.publishing.provenance import read_provenance
 from sot_pipeline_tests.small_project import write_small_project
 
 SOT = str(Path(sys.executable).with_name("sot"))
@@ -113,14 +114,30 @@ def test_the_manifest_holds_the_hash_of_every_file(project, purified):
     import hashlib
 
     folder, files = project
-    manifest = json.loads((folder / "out" / "manifest.json").read_text())
-    for name, digest in manifest["files"].items():
+    manifest = read_provenance((folder / "out" / "provenance.json").read_bytes())
+    for name, (_, digest) in manifest.sizes_and_hashes.items():
         assert hashlib.sha256((folder / "out" / name).read_bytes()).hexdigest() == digest
-    assert set(manifest["files"]) == {
-        "purified.jsonl", "ledger.parquet", "rejected.jsonl", "report.html",
+    assert set(manifest.sizes_and_hashes) == {
+        "purified.jsonl", "ledger.parquet", "rejected.jsonl", "report.html", "README.md",
+        "croissant.json", "TRAINING_CONTENT.md",
     }  # fmt: skip
-    custom = hashlib.sha256(files["custom"].read_bytes()).hexdigest()
-    assert manifest["sources"]["custom"]["sha256"] == custom
+    custom = manifest.predicate.build_definition.resolved_dependencies[0]
+    assert custom.digest.sha256 == hashlib.sha256(files["custom"].read_bytes()).hexdigest()
+
+
+def test_what_was_written_is_verified(project, purified):
+    folder, _ = project
+    result = sot("verify", "out", "--inputs", "--store", cwd=folder)
+    assert result.returncode == 0, result.stdout
+
+
+def test_a_folder_with_other_files_is_refused_before_any_work(project, purified, tmp_path):
+    folder, files = project
+    (tmp_path / "README.md").write_text("mine")
+    result = sot(*purify_arguments(files), "--out", tmp_path, cwd=folder)
+    assert result.returncode == 1
+    assert "not empty and no earlier export" in result.stderr
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_a_second_identical_run_computes_nothing(project, purified):

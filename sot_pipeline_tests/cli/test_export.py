@@ -43,7 +43,8 @@ def test_one_json_document_tells_what_was_written(project, tmp_path):
     assert document["serve"].startswith("vllm serve ")
     assert "--max-lora-rank 16" in document["serve"]
     written = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
-    assert written == {*document["files"], "export.json"}
+    assert written == {*document["files"], "provenance.json", "provenance.json.sha256"}
+    assert document["data"]["rows_kept"] == 48
 
 
 def test_people_get_the_folder_on_stdout_and_the_rest_on_stderr(project, tmp_path):

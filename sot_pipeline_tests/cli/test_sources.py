@@ -10,6 +10,7 @@ from sot_pipeline.cli.inspect import run_doctor
 from sot_pipeline.cli.task_files import prepare_task, task_name
 from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.errors import InputError
+from sot_pipeline.publishing.provenance import read_provenance
 from sot_pipeline_tests.cli.test_commands import sot, sot_json
 from sot_pipeline_tests.small_project import (
     HARMFUL,
@@ -58,15 +59,18 @@ def test_each_file_is_written_in_its_own_bytes(purified):
 
 def test_the_manifest_lists_every_file_read_and_written(purified):
     folder, files, _ = purified
-    manifest = json.loads((folder / "out" / "manifest.json").read_text())
-    assert {"purified/0-rows.jsonl", "purified/1-rows.jsonl"} < set(manifest["files"])
-    harmful = manifest["sources"]["harmful"]
-    assert [file["location"] for file in harmful["files"]] == [
-        str(files["harmful"]),
-        str(folder / "more.jsonl"),
+    manifest = read_provenance((folder / "out" / "provenance.json").read_bytes())
+    names = set(manifest.predicate.sot_data.row_files)
+    assert names == {"purified/0-rows.jsonl", "purified/1-rows.jsonl"}
+    assert names < set(manifest.sizes_and_hashes)
+    inputs = manifest.predicate.build_definition.resolved_dependencies
+    harmful = [source for source in inputs if source.annotations.role == "harmful"]
+    assert [source.uri for source in harmful] == [
+        files["harmful"].as_uri(),
+        (folder / "more.jsonl").as_uri(),
     ]
-    assert harmful["num_read"] == sum(file["num_read"] for file in harmful["files"]) == 20
-    assert harmful["licence"] == "not stated"
+    assert sum(source.annotations.rows_read for source in harmful) == 20
+    assert harmful[0].annotations.licences == {"not stated": harmful[0].annotations.rows_read}
 
 
 def test_the_task_file_holds_whole_paths(purified):

@@ -12,9 +12,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sot_pipeline.defs.home import EvaluationFiles, Home
 from sot_pipeline.defs.publishing import ExportOptions, export_task
 from sot_pipeline.defs.store import Store
+from sot_pipeline.defs.verification import verify_folder
 from sot_pipeline.errors import InputError
+from sot_pipeline.publishing.provenance import read_provenance
 from sot_pipeline_tests.small_home import SmallProject
 
+DATA = {
+    "purified.jsonl", "ledger.parquet", "rejected.jsonl", "README.md", "croissant.json",
+    "TRAINING_CONTENT.md", "provenance.json", "provenance.json.sha256",
+}  # fmt: skip
 ALL = ExportOptions(
     merge_dtype="stored", trainers=("axolotl", "llamafactory", "trl"), resample_factor=2.0
 )
@@ -142,12 +148,44 @@ def test_a_task_that_was_only_purified_is_exported_for_trainers(changing, tmp_pa
     out = tmp_path / "out"
     manifest = export_task(changing.home, "small", out, ExportOptions(trainers=("trl",)))
     assert manifest["findings"] == []
-    assert {path.name for path in out.iterdir()} == {"trl", "README.md", "export.json"}
+    assert {path.name for path in out.iterdir()} == {"trl", *DATA}
     lines = (out / "trl" / "train.jsonl").read_text().splitlines()
     kept = changing.current("selected_samples").table()["sample_id"].to_list()
     assert [json.loads(line)["sample_id"] for line in lines] == kept
-    with pytest.raises(InputError, match="no adapter to export"):
-        export_task(changing.home, "small", out, ExportOptions())
+    with pytest.raises(InputError, match="no adapter to merge"):
+        export_task(changing.home, "small", out, ExportOptions(merge_dtype="stored"))
+
+
+def test_every_export_holds_the_purified_rows_with_their_documents(project, exported):
+    out, document = exported
+    assert {path.name for path in out.iterdir()} == {
+        "adapter", "merged", "axolotl", "llamafactory", "trl", *DATA
+    }  # fmt: skip
+    card = (out / "README.md").read_text()
+    for name in ("adapter/", "merged/", "axolotl/"):
+        assert f"| {name} |" in card
+    assert "that an adapter in this folder learnt from" in (out / "TRAINING_CONTENT.md").read_text()
+    assert document["data"]["rows_kept"] == 48
+    verdict = verify_folder(out, home=project.home, require_inputs=True)
+    assert verdict.problems == []
+
+
+def test_the_model_card_leads_to_the_documents_of_its_data(exported):
+    out, _ = exported
+    for folder in ("adapter", "merged"):
+        card = (out / folder / "README.md").read_text()
+        for name in ("README.md", "TRAINING_CONTENT.md", "provenance.json"):
+            assert f"`../{name}`" in card
+            assert (out / folder / ".." / name).exists()
+        assert "## Intended use" in card
+        assert "can repeat personal data" in card
+
+
+def test_the_graph_holds_the_adapter_and_its_evaluation(exported):
+    out, _ = exported
+    statement = read_provenance((out / "provenance.json").read_bytes())
+    graph = statement.predicate.build_definition.internal_parameters.artefacts
+    assert {name.split("/")[0] for name in graph} >= {"adapter", "evaluation", "purified_export"}
 
 
 def test_a_task_that_was_not_purified_is_refused(changing, tmp_path):

@@ -173,3 +173,16 @@ def test_the_code_of_a_card_is_python_whatever_the_base_is_called():
     code = re.search(r"^(`{3,})python\n(.*?)^\1$", card, flags=re.M | re.S)
     assert code is not None
     compile(code[2], "card", "exec")
+
+
+def test_the_card_says_where_the_documents_of_its_data_are():
+    assert "TRAINING_CONTENT.md" not in model_card(FACTS)
+    card = model_card(changed(data_documents=".."))
+    assert "`../README.md`" in card
+    assert "`../provenance.json`" in card
+
+
+def test_the_card_tells_intended_use_and_that_personal_data_can_come_back():
+    card = model_card(FACTS)
+    assert "## Intended use" in card
+    assert "can repeat personal data" in card
