@@ -120,11 +120,11 @@ DESCRIPTIONS = {
 
 
 def job(name: str):
-    groups = [asset.group for asset in ASSETS if asset.name in JOBS[name]]
+    assets = [asset for asset in ASSETS if asset.name in JOBS[name]]
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*sorted(JOBS[name])),
-        description=job_description(DESCRIPTIONS[name], groups),
+        description=job_description(DESCRIPTIONS[name], assets),
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from datetime import datetime
@@ -31,6 +32,7 @@ SOURCE_FILES = {
     "safe_texts": "safe_file",
     "harmful_texts": "harmful_file",
 }
+LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{7,}(?:e[+-]?\d+)?(?![\w.])")
 # of steps that need a device or the network, which may be back in a minute
 MAX_RETRIES, RETRY_SECONDS = 2, 10
 
@@ -176,6 +178,8 @@ def _metadata(result: Materialised, because: str) -> dict[str, Any]:
 
 def _shown(value: Any) -> Any:
     """Numbers with as many digits as a person reads."""
+    if isinstance(value, str):  # a few numbers in one text
+        return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.5g}", value)
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 

@@ -27,7 +27,7 @@ concurrency:
     tag_concurrency_limits:  # one run of a task at a time
       - {key: dagster/partition, value: {applyLimitPerUniqueValue: true}, limit: 1}
 """
-PROCESS_TAG = "sot/process"
+PROCESS_TAG = ".dagster/sot_process"  # of the tags that the UI does not list
 UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.STARTING,

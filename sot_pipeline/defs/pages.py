@@ -37,7 +37,8 @@ class Page:
         plain: What the asset answers, in words for somebody who knows no optimal transport.
         paper: Where the paper has it, such as "Eq. 5".
         readme: The section of README that tells of it.
-        leads: Whether it lies on the main path, from rows to adapter and report.
+        leads: Whether it lies on the main path, from files to adapter. Reports do not: each
+            reads nearly everything, and their arrows would hide the path.
     """
 
     plain: str
@@ -114,8 +115,7 @@ PAGES: Mapping[str, Page] = {
         "The rows that stay, with the weight that each has in fine-tuning.", "Eq. 7", leads=True
     ),
     "explanations": Page(
-        "For every row: does it stay, at which rank, and which reference rows decided that.",
-        leads=True,
+        "For every row: does it stay, at which rank, and which reference rows decided that."
     ),
     "removed_samples": Page("The rows that go, the worst first, each with its reason."),
     "purified_export": Page(
@@ -169,14 +169,12 @@ PAGES: Mapping[str, Page] = {
     "purification_report": Page(
         "The report to open first: what was removed and why, before anything is trained. The "
         "link is below, under the latest materialization.",
-        leads=True,
     ),
     "safety_report": Page(
         "The whole story with the verdict: what was removed, and what fine-tuning did to safety "
         "and usefulness. The link is below, under the latest materialization.",
         "§5",
         "Fine-tuning",
-        leads=True,
     ),
     "purification_changes": Page(
         "What the newest change of rows, references or settings did: which rows changed sides, "
@@ -255,7 +253,17 @@ def tags(name: str) -> dict[str, str]:
     return {"path": "main" if page is not None and page.leads else "side"}
 
 
-def job_description(sentence: str, groups: list[str]) -> str:
-    """What a job does, with links to the pages of the groups that it brings up to date."""
+def job_description(sentence: str, assets: list[CachedAsset]) -> str:
+    """What a job does, with links to the lineage of the groups that it brings up to date."""
+    groups = {asset.group for asset in assets}
     links = " → ".join(f"[{group}]({group_address(group)})" for group in GROUPS if group in groups)
-    return f"{sentence}\n\nIts parts: {links}"
+    told = f"{sentence}\n\nIts parts: {links}"
+    names = {asset.name for asset in assets}
+    optional = sorted({name for asset in assets for name in asset.optional} - names)
+    if optional:
+        listed = " and ".join(f"`{name}`" for name in optional)
+        told += (
+            f"\n\nDagster may ask whether you are sure, because {listed} have not been "
+            "materialized: they are optional, confirm."
+        )
+    return told
