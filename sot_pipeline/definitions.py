@@ -33,18 +33,18 @@ from sot_pipeline.defs.dagster_assets import (
     dagster_asset,
 )
 from sot_pipeline.defs.notifications import run_failed, selection_moved
+from sot_pipeline.defs.pages import job_description
 from sot_pipeline.defs.source_files import source_files, text_set_files
 
-REFERENCES = (
+INPUTS = (
+    texts.custom_texts,  # D_custom, the rows to purify
     texts.safe_texts,  # D_safe, trusted rows of the task
     texts.harmful_texts,  # D_harmful
+    texts.rejected_rows,
+    base_model.aligned_base_model,
+    embeddings.custom_embeddings,
     embeddings.safe_embeddings,
     embeddings.harmful_embeddings,
-)
-CUSTOM = (
-    texts.custom_texts,  # D_custom, the rows to purify
-    texts.rejected_rows,
-    embeddings.custom_embeddings,
 )
 TRANSPORT = (
     costs.cost_center,  # where angles are taken from
@@ -59,19 +59,15 @@ PURIFIED = (
     purified.explanations,
     purified.removed_samples,
     purified.purified_export,
-    changes.purification_changes,  # since the purification before
-    maps.embedding_map,
+    maps.embedding_map,  # where the rows lie, for the reports
     maps.reference_coverage,
-    report.purification_report,
 )
 ADAPTER = (
-    base_model.aligned_base_model,
     changes.training_samples,  # the selection, unless it hardly moved since the last training
     safety.safety_demonstrations,  # what defences learn from, where one asks for it
     safety.harmless_prompts,
     adapter.adapter,  # weighted LoRA, under a defence
     evaluation.evaluation,  # HmS, HpS, accuracy, over-refusal
-    report.safety_report,
 )
 RIVALS = tuple(rivals.RIVAL_ASSETS.values())  # other scores of the same rows, where asked for
 COMPARISON = (
@@ -79,6 +75,12 @@ COMPARISON = (
     comparison.selection_quality,  # ... against the truth, where it is known
     comparison.comparison,  # the same training on each, under each defence
 )
+REPORT = (
+    report.purification_report,
+    changes.purification_changes,  # since the purification before
+    report.safety_report,
+)
+# By `group`, each box of the lineage follows from those before it: no arrow leads back.
 EXPERIMENTS = {  # the paper's; each runs by its own job, experiment_NAME
     "ablation": experiments.ablation,
     "lambda": experiments.lambda_sweep,
@@ -86,7 +88,7 @@ EXPERIMENTS = {  # the paper's; each runs by its own job, experiment_NAME
     "contamination": experiments.contamination_sweep,
     "embedders": experiments.embedder_swap,
 }
-PIPELINE = (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED, *ADAPTER, *RIVALS, *COMPARISON)
+PIPELINE = (*INPUTS, *TRANSPORT, *PURIFIED, *ADAPTER, *RIVALS, *COMPARISON, *REPORT)
 ASSETS = (*PIPELINE, *EXPERIMENTS.values())
 
 SENSORS = (
@@ -98,25 +100,20 @@ SENSORS = (
     selection_moved,  # -> webhook
 )
 
-PURIFY = {asset.name for asset in (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED)}
+PURIFY = {
+    *(asset.name for asset in (*INPUTS, *TRANSPORT, *PURIFIED)),
+    "purification_report",
+    "purification_changes",
+}
 JOBS = {
-    "purify": PURIFY | {"aligned_base_model"},  # which may be the encoder
+    "purify": PURIFY,
     "finetune": PURIFY
-    | {
-        "aligned_base_model",
-        "training_samples",
-        "safety_demonstrations",
-        "harmless_prompts",
-        "adapter",
-    },
+    | {"training_samples", "safety_demonstrations", "harmless_prompts", "adapter"},
     "compare_selections": PURIFY
-    | {"aligned_base_model", "compared_selections", "selection_quality"}
+    | {"compared_selections", "selection_quality"}
     | {asset.name for asset in RIVALS},
     "purify_and_finetune": {asset.name for asset in PIPELINE},
-    **{
-        f"experiment_{name}": PURIFY | {"aligned_base_model", asset.name}
-        for name, asset in EXPERIMENTS.items()
-    },
+    **{f"experiment_{name}": PURIFY | {asset.name} for name, asset in EXPERIMENTS.items()},
 }
 DESCRIPTIONS = {
     "purify": "Read, embed, weigh and cut one task's rows; write the files and a report.",
@@ -128,10 +125,11 @@ DESCRIPTIONS = {
 
 
 def job(name: str):
+    assets = [asset for asset in ASSETS if asset.name in JOBS[name]]
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*sorted(JOBS[name])),
-        description=DESCRIPTIONS[name],
+        description=job_description(DESCRIPTIONS[name], assets),
     )
 
 

@@ -14,7 +14,6 @@ import dagster as dg
 from sot_pipeline.defs.cached_asset import CachedAsset
 from sot_pipeline.defs.dagster_assets import SENSOR_SECONDS, TASKS, HomeResource
 from sot_pipeline.defs.instance import fail_orphaned_runs
-from sot_pipeline.defs.store import Stored
 
 _AC = dg.AutomationCondition
 
@@ -25,10 +24,9 @@ def on_change(asset: CachedAsset) -> dg.AutomationCondition:
     changed = cast(
         "dg.AutomationCondition[Any]", _AC.any_deps_updated() | _AC.code_version_changed()
     )
-    optional = [name for name, kind in asset.inputs.items() if kind == Stored | None]
     missing = _AC.any_deps_missing()
-    if optional:  # which a task need not have
-        missing = missing.ignore(dg.AssetSelection.assets(*optional))
+    if asset.optional:
+        missing = missing.ignore(dg.AssetSelection.assets(*asset.optional))
     return (
         changed.since_last_handled()
         & ~_AC.missing()  # armed by a person, once

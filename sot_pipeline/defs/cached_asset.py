@@ -102,6 +102,11 @@ class CachedAsset:
         return {parameter.name: parameter.annotation for parameter in parameters}
 
     @property
+    def optional(self) -> list[str]:
+        """Inputs that a task need not have."""
+        return [name for name, kind in self.inputs.items() if kind == Stored | None]
+
+    @property
     def description(self) -> str:
         return inspect.cleandoc(self.function.__doc__ or "")
 

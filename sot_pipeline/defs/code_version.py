@@ -2,7 +2,7 @@
 
 Followed by itself, so that no list has to be kept by hand: the functions, classes and constants
 that an asset's function refers to, and every module of the project that any of them imports.
-Comments, docstrings and formatting do not count.
+Comments, docstrings and formatting do not count, nor do an asset's group and kinds.
 """
 
 import ast
@@ -56,6 +56,7 @@ def _add(named: Named, parts: dict[str, str], ignored: tuple[str, ...]) -> None:
     if name in parts or named.__module__.startswith(ignored):
         return
     tree = ast.parse(textwrap.dedent(inspect.getsource(named)))
+    _drop_what_is_shown(tree)
     parts[name] = _normal_form(tree)
     for module in _project_imports(tree):
         _add_module(module, parts, ignored)
@@ -106,6 +107,15 @@ def _file_of(name: str) -> Path | None:
     path = Path(spec.submodule_search_locations[0], *parts)
     candidates = (path.with_suffix(".py"), path / "__init__.py")
     return next((file for file in candidates if file.is_file()), None)
+
+
+def _drop_what_is_shown(tree: ast.AST) -> None:
+    """Take out of an asset's declaration where the UI lists it, and under which icons."""
+    for node in ast.walk(tree):
+        for decorator in getattr(node, "decorator_list", ()):
+            if isinstance(decorator, ast.Call):
+                kept = [word for word in decorator.keywords if word.arg not in ("group", "kinds")]
+                decorator.keywords = kept
 
 
 def _normal_form(tree: ast.AST) -> str:

@@ -2,17 +2,23 @@
 
 import base64
 import os
+import re
 import warnings
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
+from sot_pipeline.defs import pages
 from sot_pipeline.defs.cached_asset import CachedAsset, CheckSpec
+from sot_pipeline.defs.columns import COLUMNS, Column
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.instance import claim_run
 from sot_pipeline.defs.materialise import Materialised, materialise
-from sot_pipeline.defs.store import Check, fingerprint_of
+from sot_pipeline.defs.report_links import report_link
+from sot_pipeline.defs.state import why_made
+from sot_pipeline.defs.store import Check, Store, Stored, fingerprint_of
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import listener
 
@@ -27,6 +33,7 @@ SOURCE_FILES = {
     "harmful_texts": "harmful_file",
     "review_decisions": "review_file",
 }
+LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{7,}(?:e[+-]?\d+)?(?![\w.])")
 # of steps that need a device or the network, which may be back in a minute
 MAX_RETRIES, RETRY_SECONDS = 2, 10
 
@@ -87,7 +94,9 @@ def dagster_asset(
         name=asset.name,
         group_name=asset.group,
         kinds=set(asset.kinds),
-        description=asset.description,
+        description=pages.description(asset.name, asset.description),
+        metadata=pages.definition_metadata(asset.name, asset.group) | pages.code_metadata(asset),
+        tags=pages.tags(asset.name),
         deps=[*asset.inputs, *([source_file] if source_file else [])],
         partitions_def=TASKS,
         code_version=asset.code_version,
@@ -121,7 +130,7 @@ def dagster_asset(
         listener().finished(asset.name, result.hit, result.seconds, rows)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(result.stored.data_version),
-            metadata=_metadata(result),
+            metadata=_metadata(result, _because(result, home.home(), context.partition_key)),
             check_results=[_check_result(check) for check in result.stored.checks()],
         )
 
@@ -140,28 +149,76 @@ def _check_spec(asset: CachedAsset, spec: CheckSpec) -> dg.AssetCheckSpec:
         )
 
 
-def _metadata(result: Materialised) -> dict[str, Any]:
+def _metadata(result: Materialised, because: str) -> dict[str, Any]:
+    """In the order of the page: what a person came for, the numbers, how it was made."""
     stored, manifest = result.stored, result.stored.manifest
-    metadata: dict[str, Any] = {
-        "cache": "hit" if result.hit else "miss",
-        "seconds": round(result.seconds, 2),
-        "seconds_when_computed": manifest["seconds"],
-        "fingerprint": manifest["fingerprint"],
-        "folder": dg.MetadataValue.path(str(stored.directory)),
-        **manifest["metadata"],
-    }
-    if "rows" in manifest:
-        metadata["dagster/row_count"] = manifest["rows"]
-        metadata["dagster/column_schema"] = dg.TableSchema(
-            columns=[dg.TableColumn(name, kind) for name, kind in manifest["columns"].items()]
-        )
-    if "shape" in manifest:
-        metadata["shape"] = " x ".join(f"{size:,}" for size in manifest["shape"])
-        metadata["dtype"] = manifest["dtype"]
+    metadata: dict[str, Any] = {}
+    link = report_link(stored)
+    if link is not None:
+        metadata["report"] = dg.MetadataValue.md(f"[open the report]({link})")
     for name, png in stored.plots().items():
         encoded = base64.b64encode(png).decode()
         metadata[name] = dg.MetadataValue.md(f"![{name}](data:image/png;base64,{encoded})")
+    numbers = manifest["metadata"].items()
+    metadata |= {name: _shown(value) for name, value in numbers if name != "report"}
+    if "rows" in manifest:
+        metadata |= _table_metadata(stored)
+    if "shape" in manifest:
+        metadata["shape"] = " x ".join(f"{size:,}" for size in manifest["shape"])
+        metadata["dtype"] = manifest["dtype"]
+    return metadata | {
+        "because": because,
+        "cache": "hit" if result.hit else "miss",
+        "computed": dg.MetadataValue.timestamp(datetime.fromisoformat(manifest["created"])),
+        "seconds": round(result.seconds, 2),
+        "seconds_when_computed": manifest["seconds"],
+        "folder": dg.MetadataValue.path(str(stored.directory)),
+        "fingerprint": manifest["fingerprint"],
+    }
+
+
+def _shown(value: Any) -> Any:
+    """Numbers with as many digits as a person reads."""
+    if isinstance(value, str):  # a few numbers in one text
+        return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.5g}", value)
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _because(result: Materialised, home: Home, task: str) -> str:
+    """Why this version was made: what changed since the task's version before."""
+    if result.hit:
+        return "nothing changed: found in the store"
+    versions = Store(home.store).history(task, result.stored.asset)
+    if len(versions) < 2:
+        return "made for the first time"
+    return ", ".join(why_made(versions[-1], versions[-2]))
+
+
+def _table_metadata(stored: Stored) -> dict[str, Any]:
+    """Rows, the columns in their declared order with what they mean, and where they come from."""
+    declared, types = COLUMNS.get(stored.asset, {}), stored.manifest["columns"]
+    names = [name for name in declared if name in types]
+    names += [name for name in types if name not in declared]
+    columns = [
+        dg.TableColumn(
+            name, types[name], declared[name].described if name in declared else "set by a defence"
+        )
+        for name in names
+    ]
+    metadata: dict[str, Any] = {
+        "dagster/row_count": stored.manifest["rows"],
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+    }
+    sources = {name: _sources(declared[name]) for name in names if name in declared}
+    if any(sources.values()):
+        metadata["dagster/column_lineage"] = dg.TableColumnLineage(
+            {name: deps for name, deps in sources.items() if deps}
+        )
     return metadata
+
+
+def _sources(column: Column) -> list[dg.TableColumnDep]:
+    return [dg.TableColumnDep(dg.AssetKey(asset), name) for asset, name in column.sources()]
 
 
 def _check_result(check: Check) -> dg.AssetCheckResult:

@@ -27,7 +27,7 @@ concurrency:
     tag_concurrency_limits:  # one run of a task at a time
       - {key: dagster/partition, value: {applyLimitPerUniqueValue: true}, limit: 1}
 """
-PROCESS_TAG = "sot/process"
+PROCESS_TAG = ".dagster/sot_process"  # of the tags that the UI does not list
 UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -147,3 +147,11 @@ def _began(process_id: int) -> str | None:
 
 def register_tasks(instance: dg.DagsterInstance, home: Home) -> None:
     instance.add_dynamic_partitions("task", home.task_names())
+
+
+def say_that_automation_runs(instance: dg.DagsterInstance) -> None:
+    """Job pages say "Auto-materialize off" by a switch that counts only where no sensor
+    evaluates conditions; ours does."""
+    from dagster._daemon.asset_daemon import set_auto_materialize_paused
+
+    set_auto_materialize_paused(instance, paused=False)

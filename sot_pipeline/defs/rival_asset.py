@@ -37,7 +37,7 @@ def rival(
             return {"asked": True, "options": options_of(chosen, name), **read}
 
         return cached_asset(
-            group="rivals",
+            group="comparison",
             kinds=kinds | {"duckdb"},
             parts_of_settings=parts,
             uses=lambda chosen, read: asked(chosen, name) and uses(chosen, read),

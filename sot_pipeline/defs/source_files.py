@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 import dagster as dg
 
+from sot_pipeline.defs import pages
 from sot_pipeline.defs.assets import reviews, texts
 from sot_pipeline.defs.cached_asset import CachedAsset
 from sot_pipeline.defs.dagster_assets import (
@@ -47,12 +48,15 @@ DESCRIPTIONS = {
 
 
 def _spec(role: str) -> dg.AssetSpec:
+    name, group = SOURCE_FILES[ROLES[role].name], ROLES[role].group
     return dg.AssetSpec(
-        SOURCE_FILES[ROLES[role].name],
-        group_name=ROLES[role].group,
+        name,
+        group_name=group,
         kinds={"file"},
         owners=[OWNER],
-        description=DESCRIPTIONS[role],
+        description=pages.description(name, DESCRIPTIONS[role]),
+        metadata=pages.definition_metadata(name, group),
+        tags=pages.tags(name),
     )
 
 

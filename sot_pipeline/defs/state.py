@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sot_pipeline.defs.cached_asset import CachedAsset
 from sot_pipeline.defs.home import Home
-from sot_pipeline.defs.materialise import Plan, plan
+from sot_pipeline.defs.materialise import plan
 from sot_pipeline.defs.retention import running
 from sot_pipeline.defs.store import Store, Stored
 from sot_pipeline.errors import InputError
@@ -74,11 +74,17 @@ def _own_reasons(
         return (str(error),)
     if planned.fingerprint == stored.fingerprint:
         return ()
-    return _differences(planned, stored.manifest)
+    return _differences(planned.parts, stored.manifest)
 
 
-def _differences(planned: Plan, manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    parts = planned.parts
+def why_made(stored: Stored, earlier: Stored) -> tuple[str, ...]:
+    """What changed between two versions of an asset, such as "harmful_texts changed"."""
+    manifest = stored.manifest
+    parts = {name: manifest[name] for name in ("source", "settings", "inputs")}
+    return _differences({**parts, "code": manifest["code_version"]}, earlier.manifest)
+
+
+def _differences(parts: Mapping[str, Any], manifest: Mapping[str, Any]) -> tuple[str, ...]:
     reasons = []
     if parts["code"] != manifest["code_version"]:
         reasons.append("its code changed")

@@ -23,7 +23,7 @@ def _base_model_identity(files: TaskFile, settings: Settings) -> Mapping[str, An
 
 
 @cached_asset(
-    group="adapter",
+    group="inputs",
     kinds={"torch", "huggingface"},
     settings=("base_model",),
     source=_base_model_identity,

@@ -69,7 +69,7 @@ def _trained_on(table: pl.DataFrame, reason: str, *, kept: bool, moved: float = 
 
 
 @cached_asset(
-    group="purified",
+    group="report",
     kinds={"polars", "duckdb"},
     settings=("repurification.retrain_tolerance",),
     follows="selected_samples",

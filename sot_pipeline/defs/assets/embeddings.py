@@ -54,7 +54,7 @@ def _embed(stage: Stage, texts: pl.DataFrame, base_model: Stored | None) -> Arti
     return Artifact(array=result.vectors, document=document, metadata=counts)
 
 
-@cached_asset(group="custom", kinds={"torch"}, settings=("embedding",), uses=_reads)
+@cached_asset(group="inputs", kinds={"torch"}, settings=("embedding",), uses=_reads)
 def custom_embeddings(
     stage: Stage, custom_texts: pl.DataFrame, aligned_base_model: Stored | None
 ) -> Artifact:
@@ -62,7 +62,7 @@ def custom_embeddings(
     return _embed(stage, custom_texts, aligned_base_model)
 
 
-@cached_asset(group="references", kinds={"torch"}, settings=("embedding",), uses=_reads)
+@cached_asset(group="inputs", kinds={"torch"}, settings=("embedding",), uses=_reads)
 def safe_embeddings(
     stage: Stage, safe_texts: pl.DataFrame, aligned_base_model: Stored | None
 ) -> Artifact:
@@ -70,7 +70,7 @@ def safe_embeddings(
     return _embed(stage, safe_texts, aligned_base_model)
 
 
-@cached_asset(group="references", kinds={"torch"}, settings=("embedding",), uses=_reads)
+@cached_asset(group="inputs", kinds={"torch"}, settings=("embedding",), uses=_reads)
 def harmful_embeddings(
     stage: Stage, harmful_texts: pl.DataFrame, aligned_base_model: Stored | None
 ) -> Artifact:

@@ -41,7 +41,7 @@ class Results:
 
 
 @cached_asset(
-    group="purified",
+    group="report",
     kinds={"html"},
     settings=("texts", "embedding", "transport", "selection", "report"),
     uses=unless_top_k,
@@ -79,7 +79,7 @@ def purification_report(
 
 
 @cached_asset(
-    group="adapter",
+    group="report",
     kinds={"html"},
     settings=(
         "texts",

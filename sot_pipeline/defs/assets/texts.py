@@ -101,7 +101,7 @@ def _short_list(words: list[str]) -> str:
 
 
 @cached_asset(
-    group="custom",
+    group="inputs",
     kinds={"polars", "duckdb"},
     settings=("texts",),
     content_versioned=True,
@@ -113,7 +113,7 @@ def custom_texts(stage: Stage) -> Artifact:
 
 
 @cached_asset(
-    group="references",
+    group="inputs",
     kinds={"polars", "duckdb"},
     settings=("texts",),
     content_versioned=True,
@@ -125,7 +125,7 @@ def safe_texts(stage: Stage) -> Artifact:
 
 
 @cached_asset(
-    group="references",
+    group="inputs",
     kinds={"polars", "duckdb"},
     settings=("texts",),
     content_versioned=True,
@@ -137,7 +137,7 @@ def harmful_texts(stage: Stage) -> Artifact:
 
 
 @cached_asset(
-    group="custom",
+    group="inputs",
     kinds={"polars", "duckdb"},
     settings=("texts",),
     content_versioned=True,
