@@ -130,7 +130,8 @@ def _shown(turn: dict[str, Any]) -> dict[str, str]:
 
 def _print(row: dict[str, Any], num_rows: int) -> None:
     own_id = "" if row["source_id"] is None else f", id {row['source_id']}"
-    print(_plain(f"{row['file']}:{row['line']}  {row['sample_id']}{own_id}"))
+    weight = f"weight {row['relative_weight']:.2g} of an even share"
+    print(_plain(f"{row['file']}:{row['line']}  {row['sample_id']}{own_id}, {weight}"))
     print(f"\n{row.get('text', row['explanation'])}\n")
     if row.get("rewriting_problems"):
         print(f"(the template's words: {_plain('; '.join(row['rewriting_problems']))})\n")
@@ -169,7 +170,11 @@ def _reference_line(name: str, one: dict[str, Any]) -> list[str]:
 def _what_if(row: dict[str, Any]) -> list[list[str]]:
     lines = [
         ["share of rows kept", f"place {row['rank']:,}", f"{row['keep_fraction_needed']:.4f}"],
-        ["lambda, matching held as it is", "", _or_never(row["lambda_change"])],
+        [
+            "lambda, matching held as it is",
+            f"{row['lambda_push']:g}",
+            _or_never(row["lambda_change"]),
+        ],
     ]
     if row["harmful_p_value"] is not None:
         needed = _or_never(row["false_keep_rate_needed"])

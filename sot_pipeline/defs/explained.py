@@ -14,8 +14,8 @@ from sot_pipeline.defs.store import Store, Stored
 from sot_pipeline.errors import InputError
 
 NEEDED = (
-    "custom_texts", "safe_texts", "harmful_texts", "rejected_rows", "selected_samples",
-    "explanations",
+    "custom_texts", "safe_texts", "harmful_texts", "rejected_rows", "sample_weights",
+    "selected_samples", "explanations",
 )  # fmt: skip
 _PLACE = re.compile(r"(?:(?P<file>.+):)?(?P<line>\d[\d,]*)")
 SHOWN_IDS = 5
@@ -98,6 +98,7 @@ class ExplainedTask:
             "line": own["line"],
             "source_id": own["source_id"],
             **row,
+            "lambda_push": self._assets["sample_weights"].document["lambda_push"],
             **{name: self._named(name, row) for name in ("harmful", "safe")},
             "compared_methods": compared["method"].to_list(),
             "compared_methods_that_disagree": compared.filter(pl.col("kept") != kept)[

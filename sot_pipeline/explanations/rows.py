@@ -52,6 +52,7 @@ def explain_rows(
     solve: Solve,
     held_out: HeldOut | None = None,
     decisions: pl.DataFrame | None = None,
+    num_kept_by_cut: int | None = None,
 ) -> pl.DataFrame:
     """One line per custom row, in the order of `sample_weights`.
 
@@ -64,7 +65,10 @@ def explain_rows(
         safe, harmful: Both references with the rows' mass on them.
         solve: Lambda, and the potentials that the log-weights are made of.
         held_out: Of a calibrated cut; None: as many rows stay as were asked for.
-        decisions: `sample_id, decision` ("keep" or "drop") of the rows that a reviewer decided.
+        decisions: `sample_id, decision` of the rows that a reviewer decided: "keep" or "drop" for
+            all rows of the same text; any other word decides nothing.
+        num_kept_by_cut: Rows that the cut itself keeps; None takes the lowest place of a kept row
+            that nobody decided about.
 
     Returns:
         `sample_id, kept, rank, log_weight, relative_weight` (1 = uniform), `pull, push,
@@ -78,7 +82,8 @@ def explain_rows(
         `far_from_references`, `decision`, `reason` (a sentence) and `explanation` (a paragraph).
     """
     table = _evidence(sample_weights, kept_ids, safe, harmful, decisions)
-    by_cut, count = _sides_of_cut(table)
+    count = _num_above(table) if num_kept_by_cut is None else num_kept_by_cut
+    by_cut = (table["rank"] <= count).to_numpy()
     table = table.with_columns(*_what_if(table, by_cut, solve, held_out))
     nearness = (table["safe_similarity"] - table["harmful_similarity"]).to_numpy()
     scores = {"nearest_rows": nearness}
@@ -133,10 +138,15 @@ def _evidence(
         *_named("safe", safe),
         *_category(harmful),
     )
-    decided = (NO_DECISIONS if decisions is None else decisions).select("sample_id", "decision")
-    # the last decision about a row counts
-    decided = decided.unique("sample_id", keep="last", maintain_order=True)
-    return table.join(decided, on="sample_id", how="left", maintain_order="left")
+    # a decision holds for every row of the same text, the last one about it; "unsure" decides none
+    text = pl.col("sample_id").str.replace(r"-\d+$", "").alias("text")
+    decided = (NO_DECISIONS if decisions is None else decisions).select(text, "decision")
+    decided = decided.unique("text", keep="last").filter(pl.col("decision").is_in(["keep", "drop"]))
+    return (
+        table.with_columns(text)
+        .join(decided, on="text", how="left", maintain_order="left")
+        .drop("text")
+    )
 
 
 def _named(name: str, reference: Reference) -> list[pl.Series]:
@@ -167,12 +177,9 @@ def _category(reference: Reference) -> list[pl.Series]:
     ]
 
 
-def _sides_of_cut(table: pl.DataFrame) -> tuple[Bool[np.ndarray, " n"], int]:
-    """Which rows the cut itself kept, whatever a reviewer decided, and how many these are."""
+def _num_above(table: pl.DataFrame) -> int:
     undecided = table.filter(pl.col("decision").is_null() & pl.col("kept"))
-    highest = undecided["rank"].max() if undecided.height else 0
-    by_cut = (table["rank"] <= highest).to_numpy()
-    return by_cut, int(by_cut.sum())
+    return int(undecided["rank"].max()) if undecided.height else 0  # type: ignore[arg-type]
 
 
 def _what_if(

@@ -132,7 +132,7 @@ def test_cost_of_explaining_a_hundred_thousand_rows(tmp_path, capsys):
             },
         }
     )
-    before, most_held, begun = held_bytes(), watched(), time.perf_counter()
+    before, most_held, begun = held_bytes(), watched(), time.process_time()
     ids = pl.Series([f"{row:016x}-1" for row in range(num_reference)])
     references = [
         Reference(
@@ -148,7 +148,7 @@ def test_cost_of_explaining_a_hundred_thousand_rows(tmp_path, capsys):
         )
         for name in ("pull", "push")
     ]
-    moved = time.perf_counter() - begun
+    moved = time.process_time() - begun
     table = explain_rows(
         weights,
         kept_ids=weights.filter(pl.col("rank") <= 80_000)["sample_id"],
@@ -156,12 +156,12 @@ def test_cost_of_explaining_a_hundred_thousand_rows(tmp_path, capsys):
         harmful=references[1],
         solve=Solve(0.5, Potentials(-2 * scores[0], 2 * scores[1])),
     )
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     grown = (most_held() - before) / 1e9
     with capsys.disabled():
         print(
-            f"\n100,000 rows, 1,000 + 1,000 reference rows: {seconds:.1f} s ({moved:.1f} s for the "
-            f"transported mass), {grown:.2f} GB more than before"
+            f"\n100,000 rows, 1,000 + 1,000 reference rows: {seconds:.1f} s of one core "
+            f"({moved:.1f} s for the transported mass), {grown:.2f} GB more than before"
         )
     assert table.height == num_rows
     assert seconds < 60

@@ -136,6 +136,23 @@ def test_the_last_of_several_decisions_counts_and_strangers_add_no_row():
     assert table["decision"].to_list() == ["drop", None, None]
 
 
+def test_a_decision_holds_for_all_rows_of_a_text_and_one_who_is_unsure_decides_nothing():
+    weights = WEIGHTS.with_columns(sample_id=pl.Series(["aa-0", "bb-0", "aa-1"]))
+    decisions = pl.DataFrame({"sample_id": ["aa-0", "bb-0"], "decision": ["keep", "unsure"]})
+    table = explained(weights, kept=("aa-0", "bb-0", "aa-1"), decisions=decisions)
+    assert table["decision"].to_list() == ["keep", None, "keep"]
+    # the copy at place 3 stays by decision: the cut is after place 2 for all that
+    assert "place 3 of 3, the best first, disagrees" in table["explanation"][2]
+    assert "the cut comes after place 2" in table["explanation"][1]
+
+
+def test_the_cut_is_where_it_was_though_a_reviewer_dropped_the_row_at_it():
+    decisions = pl.DataFrame({"sample_id": ["b"], "decision": ["drop"]})
+    table = explained(kept=("a",), decisions=decisions, num_kept_by_cut=2)
+    assert "the cut comes after place 2" in table["explanation"][0]
+    assert "place 2 of 3, the best first, disagrees" in table["explanation"][1]
+
+
 def test_no_rows_give_no_reasons():
     nothing = transported_mass([np.empty((0, 2))], np.zeros(2), 0.1)
     ids = pl.Series(["x0", "x1"])

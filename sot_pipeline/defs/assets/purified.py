@@ -151,7 +151,8 @@ def explanations(
     push_cost: Stored,
     sample_weights: Stored,
     calibration: Stored,
-    selected_samples: pl.DataFrame,
+    selected_samples: Stored,
+    review_decisions: pl.DataFrame,
     safe_texts: pl.DataFrame,
     harmful_texts: pl.DataFrame,
     custom_embeddings: np.ndarray,
@@ -163,18 +164,21 @@ def explanations(
     from sot_pipeline.defs.evidence import deciding_solve, held_out_rows, references
     from sot_pipeline.explanations import explain_rows
 
+    solve = deciding_solve(sample_weights, calibration)
     safe, harmful = references(
-        deciding_solve(sample_weights, calibration),
+        solve,
         costs=(pull_cost, push_cost),
         embeddings=(custom_embeddings, safe_embeddings, harmful_embeddings),
         texts=(safe_texts, harmful_texts),
     )
     table = explain_rows(
         deciding_weights(sample_weights.table(), calibration),
-        kept_ids=selected_samples["sample_id"],
+        kept_ids=selected_samples.table()["sample_id"],
         safe=safe,
         harmful=harmful,
-        solve=deciding_solve(sample_weights, calibration).counterfactual(len(custom_embeddings)),
+        solve=solve.counterfactual(len(custom_embeddings)),
+        decisions=review_decisions,
+        num_kept_by_cut=selected_samples.document.get("review", {}).get("num_kept_by_cut"),
         held_out=held_out_rows(calibration, stage.settings.selection.max_false_keep_rate),
     )
     return Artifact(table=table)
