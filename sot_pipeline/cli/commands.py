@@ -43,6 +43,7 @@ def run_demo(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("SOT_WORKERS", str(os.cpu_count() or 1))
     home = Home(root)
+    _require_out(out)
     start = time.perf_counter()
     folder = home.root / "demo" / f"world{world_seed}"
     if not as_json:

@@ -100,12 +100,12 @@ def data_facts(
         num_text_bytes=num_text_bytes,
         personal=personal,
         encoder="the base model" if encoder == "base" else without_folder(encoder),
-        method=shown(selected.document),
+        method=shown({n: v for n, v in selected.document.items() if n != "review"}),
         settings=_settings(purified),
         rejected_reasons=_rejected_reasons(rejected),
         categories=_categories(rows, kept),
-        harmful_categories=_harmful_categories(purified.export.directory / "ledger.parquet"),
-        decisions=_decisions(purified.made_from.get("review_decisions")),
+        harmful_categories=_harmful_categories(purified.made_from.get("explanations")),
+        decisions=_decisions(selected),
         findings=_findings(purified),
         libraries=purified.export.manifest["libraries"],
     )
@@ -203,18 +203,24 @@ def _categories(rows: pl.DataFrame, kept: pl.Series) -> "list[CategoryCount]":
     return [CategoryCount(*row) for row in counts.iter_rows()]
 
 
-def _harmful_categories(ledger: Path) -> dict[str, int]:
-    table = pl.read_parquet(ledger)
+def _harmful_categories(explanations: Stored | None) -> dict[str, int]:
+    """Removed rows by the category of the harmful rows that they resemble, where it is known."""
+    table = explanations.table() if explanations is not None else pl.DataFrame()
     if "harmful_category" not in table.columns:
         return {}
     found = table.filter(~pl.col("kept"))["harmful_category"].drop_nulls().to_list()
     return dict(Counter(found).most_common())
 
 
-def _decisions(stored: Stored | None) -> dict[str, int]:
-    if stored is None:
-        return {}
-    return dict(sorted(Counter(stored.table()["decision"].drop_nulls().to_list()).items()))
+def _decisions(selected: Stored) -> dict[str, int]:
+    """How often reviewers overruled the cut, if their decisions were part of it."""
+    review = selected.document.get("review", {})
+    named = {
+        "texts decided about": "num_honoured",
+        "rows kept against the cut": "num_kept_against_cut",
+        "rows removed against the cut": "num_dropped_against_cut",
+    }
+    return {name: review[key] for name, key in named.items() if review.get(key)}
 
 
 def _findings(purified: Purified) -> list[str]:

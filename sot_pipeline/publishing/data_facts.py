@@ -127,7 +127,7 @@ class DataFacts:
         categories: Of the custom rows by the category that the input states; empty if it has none.
         harmful_categories: Removed rows by the category of the harmful rows they resemble; empty
             if the reference states none.
-        decisions: Reviewers' decisions that were honoured, by name ("keep", "drop").
+        decisions: How often reviewers overruled the cut by hand, in words; empty if never.
         method, settings: Names and values for people.
         findings: What checks found, in sentences; empty if nothing.
         trained: Whether an adapter in the same folder learnt from these rows.

@@ -200,6 +200,17 @@ def test_documents_that_were_edited_and_hashed_anew_do_not_agree(folder, name, o
     assert all(problem.kind == "disagreement" for problem in verify_folder(folder).problems)
 
 
+def test_yaml_that_grows_without_end_is_not_expanded(folder):
+    card = (folder / "README.md").read_text()
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
+    head = "\n".join([*lines, "sot_pipeline: {num_kept: *a29}"])
+    (folder / "README.md").write_text(f"---\n{head}\n---\n{card}")
+    rehash(folder, "README.md")
+    sentences = [p.sentence for p in verify_folder(folder).problems]
+    assert "README.md: says num_kept list, the manifest 48" in sentences
+
+
 def test_rows_that_were_dropped_and_hashed_anew_do_not_agree(folder):
     lines = (folder / "purified.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "purified.jsonl").write_bytes(b"".join(lines[1:]))

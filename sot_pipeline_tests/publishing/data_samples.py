@@ -50,7 +50,7 @@ FACTS = DataFacts(
     rejected_reasons={"broken_json": 1},
     categories=[CategoryCount("billing", 4, 0), CategoryCount("other", 2, 2)],
     harmful_categories={"fraud": 2},
-    decisions={"drop": 1},
+    decisions={"rows removed against the cut": 1},
     findings=["the safe anchor does not match"],
     libraries={"torch": "2.13"},
 )  # fmt: skip

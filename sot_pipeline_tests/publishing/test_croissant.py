@@ -80,7 +80,9 @@ def test_it_is_croissant_1_1_with_the_responsible_ai_fields(tmp_path, caplog):
     assert "rows.jsonl (7 rows, sha256 aaaa" in metadata.data_collection
     assert "A check found: the safe anchor does not match" in metadata.data_limitations
     assert "broken_json 1" in metadata.data_collection_missing_data
-    assert metadata.data_annotation_protocol == ["Reviewers overruled the cut by hand: drop 1"]
+    assert metadata.data_annotation_protocol == [
+        "Reviewers overruled the cut by hand: rows removed against the cut 1"
+    ]
     for told in (metadata.data_preprocessing_protocol, metadata.data_biases, metadata.data_use_cases,
                  metadata.data_social_impact, metadata.machine_annotation_tools):  # fmt: skip
         assert told

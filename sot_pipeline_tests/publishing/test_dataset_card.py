@@ -29,7 +29,7 @@ def test_the_card_says_in_the_first_lines_how_many_rows_left_and_why():
 def test_the_card_tells_categories_decisions_reasons_and_findings():
     card = dataset_card(FACTS)
     for line in ("| fraud | 2 |", "| billing | 4 | 0 | 0.0% |", "| other | 2 | 2 | 100.0% |",
-                 "| broken\\_json | 1 |", "by hand: drop 1.", "A check found: the safe anchor"):  # fmt: skip
+                 "| broken\\_json | 1 |", "by hand: rows removed against the cut 1.", "A check found: the safe anchor"):  # fmt: skip
         assert line in card
 
 
