@@ -87,8 +87,12 @@ def automation_is_on(browser: Browser, live: Live, project: SmallProject) -> Non
 
 def _switch(browser: Browser, name: str):
     """The switch of a sensor or a schedule on the automation page."""
-    row = f"//a[contains(@href, '/{name}')]/.."
-    return browser.until(lambda _: browser.all(f"{row}//input[@type='checkbox']")[-1], name)
+    switch = f"(//a[contains(@href, '/{name}')]/..//input[@type='checkbox'])[last()]"
+
+    def found(_: object):
+        return next(iter(browser.all(switch)), None)  # it is hidden behind what it looks like
+
+    return browser.until(found, f"the switch of {name}")
 
 
 def job_of_the_task(browser: Browser, live: Live, project: SmallProject) -> None:
