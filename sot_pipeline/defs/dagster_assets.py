@@ -228,5 +228,5 @@ def _check_result(check: Check) -> dg.AssetCheckResult:
         passed=check.passed,
         severity=severity,
         description=check.description,
-        metadata=dict(check.values),
+        metadata={name: _shown(value) for name, value in check.values.items()},
     )

@@ -168,11 +168,11 @@ PAGES: Mapping[str, Page] = {
     **dict.fromkeys(EXPERIMENT_ASSETS, _EXPERIMENT),
     "purification_report": Page(
         "The report to open first: what was removed and why, before anything is trained. The "
-        "link is below, under the latest materialization.",
+        "link is the first line of the metadata below.",
     ),
     "safety_report": Page(
         "The whole story with the verdict: what was removed, and what fine-tuning did to safety "
-        "and usefulness. The link is below, under the latest materialization.",
+        "and usefulness. The link is the first line of the metadata below.",
         "§5",
         "Fine-tuning",
     ),

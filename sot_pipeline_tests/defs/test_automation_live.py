@@ -7,6 +7,8 @@ runs that the instance recorded. Sensors look every second and wait for 3 quiet 
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.instance import open_instance
+from sot_pipeline.defs.report_links import newest_report
 from sot_pipeline.defs.store import Store
 from sot_pipeline_tests.defs.live import (
     Live,
@@ -95,6 +98,23 @@ def test_appends_over_seconds_make_one_run_of_exactly_what_depends_on_the_file(p
     # and the UI says the same
     answer = live.graphql("{ runsOrError(limit: 1) { ... on Runs { results { id status } } } }")
     assert answer["runsOrError"]["results"] == [{"id": run.run_id, "status": "SUCCESS"}]
+
+
+def test_the_ui_serves_the_report_and_answers_no_foreign_page(project, live):
+    home, _ = project
+    address, report = f"http://127.0.0.1:{live.port}", newest_report(home, "small")
+    with urllib.request.urlopen(f"{address}{report}", timeout=30) as answer:
+        assert "sandbox" in answer.headers["Content-Security-Policy"]
+        assert b"<h1" in answer.read()
+    mutation = "/graphql?query=mutation%7BreloadWorkspace%7B__typename%7D%7D"
+    for path, header in (
+        ("/", {"Host": "evil.example"}),
+        ("/graphql", {"Origin": "https://evil.example"}),
+        (mutation, {}),
+    ):
+        request = urllib.request.Request(address + path, headers=header)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request, timeout=30)
 
 
 @pytest.mark.slow

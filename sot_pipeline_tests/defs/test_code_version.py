@@ -52,6 +52,22 @@ def test_comments_docstrings_and_layout_do_not_count(version_of):
     assert plain == commented
 
 
+SHOWN = """
+    def listed(**words):
+        return lambda function: function
+
+    @listed(group="inputs", kinds={"polars"}, settings=("texts",))
+    def asset(x):
+        return x
+"""
+
+
+def test_where_the_ui_lists_an_asset_and_under_which_icons_does_not_count(version_of):
+    before = version_of(main=SHOWN)
+    assert before == version_of(main=SHOWN.replace('"inputs"', '"other"').replace("polars", "jax"))
+    assert before != version_of(main=SHOWN.replace('("texts",)', '("embedding",)'))
+
+
 def test_a_change_behind_an_import_counts(version_of):
     before = version_of(main=MAIN, maths=MATHS)
     assert before != version_of(main=MAIN, maths=MATHS.replace("2", "3"))

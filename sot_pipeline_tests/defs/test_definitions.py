@@ -8,6 +8,7 @@ from sot_pipeline.definitions import ASSETS, EXPERIMENTS, JOBS, defs
 from sot_pipeline.defs.dagster_assets import SOURCE_FILES, NoReturnValues
 from sot_pipeline.defs.home import Home, TaskFile
 from sot_pipeline.defs.instance import open_instance
+from sot_pipeline.defs.pages import GROUPS
 from sot_pipeline.defs.settings import Settings
 from sot_pipeline.defs.store import Store
 from sot_pipeline_tests.small_project import write_small_project
@@ -32,12 +33,6 @@ def home(tmp_path_factory) -> Home:
 
 def test_the_definitions_load_and_validate():
     dg.Definitions.validate_loadable(defs())
-
-
-GROUPS = {
-    "references", "custom", "transport", "purified", "adapter", "rivals", "comparison",
-    "experiments",
-}  # fmt: skip
 
 
 def test_every_asset_says_what_it_is():

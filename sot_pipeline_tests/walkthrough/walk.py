@@ -4,14 +4,12 @@ Look, make a task's purification, read its report, change a reference, see what 
 why, see the automatic run.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import yaml
 
-from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.pages import GROUPS, MAIN_PATH, PAGES, group_address
 from sot_pipeline_tests.defs.live import Live, append, depends_on, runs, ui
 from sot_pipeline_tests.small_home import SmallProject
@@ -65,8 +63,8 @@ def lineage(browser: Browser, live: Live, project: SmallProject) -> None:
     browser.shows("Global asset lineage", *GROUPS)
     browser.picture("lineage")
     browser.open(MAIN_PATH)
-    browser.shows("Materialize all", "inputs", "transport", "purified", "adapter", "report")
-    assert "comparison" not in browser.text()
+    browser.shows("Materialize all", "inputs", "transport", "purified", "adapter")
+    assert not {"comparison", "experiments"} & set(browser.text().split())
     browser.expand_all_groups()
     browser.shows("custom_texts", "sample_weights", "selected_samples")
     browser.picture("main-path")
@@ -89,8 +87,12 @@ def automation_is_on(browser: Browser, live: Live, project: SmallProject) -> Non
 
 def _switch(browser: Browser, name: str):
     """The switch of a sensor or a schedule on the automation page."""
-    row = f"//a[contains(@href, '/{name}')]/.."
-    return browser.until(lambda _: browser.all(f"{row}//input[@type='checkbox']")[-1], name)
+    switch = f"(//a[contains(@href, '/{name}')]/..//input[@type='checkbox'])[last()]"
+
+    def found(_: object):
+        return next(iter(browser.all(switch)), None)  # it is hidden behind what it looks like
+
+    return browser.until(found, f"the switch of {name}")
 
 
 def job_of_the_task(browser: Browser, live: Live, project: SmallProject) -> None:
@@ -145,7 +147,8 @@ def asset_page(browser: Browser, live: Live, project: SmallProject) -> None:
         "60",
         "One sentence for people",
         "selected_samples.sample_id",
-        "Open purified.py in editor",
+        "Source code",
+        "purified.py",
     )
     browser.picture("columns")
     browser.open("/assets/sample_weights")
@@ -179,8 +182,8 @@ def report(browser: Browser, live: Live, project: SmallProject) -> None:
     assert address.startswith(browser.address + "/sot/report/purification_report/")
     browser.driver.get(address)
     heading = browser.find("//h1").text
-    assert TASK in browser.text()
     assert heading
+    assert "60" in browser.text()
     complaints = [e for e in browser.driver.get_log("browser") if e["level"] == "SEVERE"]
     assert not [e for e in complaints if "/sot/report/" in e["message"]], complaints
     assert browser.requested_hosts() <= {f"127.0.0.1:{live.port}"}
@@ -223,8 +226,5 @@ def automatic_run(browser: Browser, live: Live, project: SmallProject) -> None:
     browser.shows("because", "harmful_embeddings changed")
     browser.picture("why-it-was-made-again")
     browser.open("/assets/purification_changes")
-    browser.shows("num_reference_rows_added", "2", json.dumps("selection_moved").strip('"'))
+    browser.shows("num_reference_rows_added", "selection_moved")
     browser.picture("what-changed")
-
-
-__all__ = ["Home", "walk"]
