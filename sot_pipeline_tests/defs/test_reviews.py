@@ -176,8 +176,9 @@ def test_a_decision_follows_its_text_when_the_set_changes(project):
     place = project.current("custom_texts").table()["sample_id"].to_list().index(worst)
     project.edit("custom", lambda rows: [rows[place], *rows])  # a copy above it
     purify(project)
-    second = worst.replace("-1", "-2")
+    second = f"{worst.partition('-')[0]}-1"  # occurrences count from 0
     assert second in ids_by_rank(project)
+    assert second != worst
     decide(project, {second: "keep"})
     purify(project)
     assert {worst, second} <= kept_ids(project)
