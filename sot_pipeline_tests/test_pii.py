@@ -1,6 +1,4 @@
-import os
 import time
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -120,13 +118,9 @@ def test_hostile_repetition_takes_time_linear_in_the_length(piece):
     assert seconds[300_000] < 40 * seconds[30_000] + 0.5
 
 
-SHARED = Path(os.environ.get("SOT_SHARED_DATA", "data/shared"))
-
-
 @pytest.mark.parametrize("name", ["custom_gsm8k_clean", "custom_agnews_clean"])
-def test_real_sums_and_news_hold_no_false_alarm(name):
-    path = SHARED / f"{name}.parquet"
-    if not path.exists():
-        pytest.skip("needs the shared data")
-    texts = pl.read_parquet(path).select(pl.concat_str("prompt", "response", separator="\n"))
+def test_real_sums_and_news_hold_no_false_alarm(shared_data, name):
+    texts = pl.read_parquet(shared_data / f"{name}.parquet").select(
+        pl.concat_str("prompt", "response", separator="\n")
+    )
     assert not any(count_pii(texts.to_series().to_list()).values())

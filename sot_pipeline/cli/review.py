@@ -112,7 +112,7 @@ def withdraw_(
 ) -> None:
     """Take decisions back: the cut decides on these rows again.
 
-    Example: sot review withdraw mytask 0f3a5c9e12b47d68-1
+    Example: sot review withdraw mytask 0f3a5c9e12b47d68-0
     """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.reviews import forget

@@ -18,19 +18,20 @@ _BLANK = (
     r"\"'`´‘’‚‛“”„‟‹›«»＂＇"
 )
 _BREAK = ";\t\r\n"
-_BEGINS = f"(?:\\A(?=[{_BLANK}]*[{_DANGER}\t\r\n])|(?<=[{_BREAK}])(?=[{_BLANK}]*[{_DANGER}]))"
-_UNPROTECTED = re.compile(_BEGINS)
-_PROTECTED = re.compile(
-    f"(?:\\A'(?=[{_BLANK}]*[{_DANGER}\t\r\n])|(?<=[{_BREAK}])'(?=[{_BLANK}]*[{_DANGER}]))"
-)
+_FIRST = f"(?=[{_BLANK}]*[{_DANGER}\\t\\r\\n])"
+_INNER = f"(?=[{_BLANK}]*[{_DANGER}])"
+_BEGINS, _BEGINS_AFTER = re.compile(_FIRST), re.compile(f"([{_BREAK}]){_INNER}")
+_MARKED, _MARKED_AFTER = re.compile(f"'{_FIRST}"), re.compile(f"([{_BREAK}])'{_INNER}")
 
 
 def protect(text: str) -> str:
     """The text as a cell; `unprotect` gives it back."""
-    return _UNPROTECTED.sub("'", text)
+    inner = _BEGINS_AFTER.sub(r"\1'", text)
+    return f"'{inner}" if _BEGINS.match(text) else inner
 
 
 def unprotect(cell: str) -> str:
     """The text of a protected cell; one that a person typed stays, but for an apostrophe that
     would have been put there."""
-    return _PROTECTED.sub("", cell)
+    inner = cell[1:] if _MARKED.match(cell) else cell
+    return _MARKED_AFTER.sub(r"\1", inner)

@@ -7,18 +7,26 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sot_pipeline.definitions import PURIFIED, TRANSPORT
+from sot_pipeline.definitions import CUSTOM, PURIFIED, REFERENCES, TRANSPORT
+from sot_pipeline.defs.materialise import Materialised
 from sot_pipeline.defs.reviews import export_rows, forget, import_answers, list_decisions
 from sot_pipeline.defs.state import asset_states
 from sot_pipeline.errors import InputError
 from sot_pipeline.reviews.sheet import write_sheet
 from sot_pipeline_tests.small_home import SmallProject, computed
 
+# without the report, whose figures take longer than everything else together
+ORDER = [a.name for a in (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED)][:-1]
+
+
+def purify(project: SmallProject) -> dict[str, Materialised]:
+    return {name: project.run_only(name) for name in ORDER}
+
 
 @pytest.fixture(scope="module")
 def purified(tmp_path_factory) -> SmallProject:
     project = SmallProject(tmp_path_factory.mktemp("reviews"))
-    project.run()
+    purify(project)
     return project
 
 
@@ -31,7 +39,7 @@ def project(purified: SmallProject):
     purified.settings.pop("selection", None)
     purified.write_task("small")
     purified.home.reviews("small").unlink(missing_ok=True)
-    purified.run()
+    purify(purified)
 
 
 def decide(project: SmallProject, decisions: dict[str, str], *, note: str = "", who: str = "Ann"):
@@ -55,13 +63,13 @@ def kept_ids(project: SmallProject) -> set[str]:
 
 
 def states(project: SmallProject) -> dict[str, tuple[str, ...]]:
-    found = asset_states((*TRANSPORT, *PURIFIED), project.home, project.store, "small")
+    found = asset_states((*TRANSPORT, *PURIFIED[:-1]), project.home, project.store, "small")
     return {s.asset: s.because for s in found if s.state == "stale" and s.because}
 
 
 AFTER_A_DECISION = {
     "review_decisions", "selected_samples", "explanations", "removed_samples", "purified_export",
-    "purification_changes", "purification_report",
+    "purification_changes",
 }  # fmt: skip
 
 
@@ -70,7 +78,7 @@ def test_a_decision_recomputes_only_what_depends_on_it(project):
     imported = decide(project, {best: "drop", worst: "keep"})
     assert imported.num_moved == 2
     assert states(project)["review_decisions"] == ("its source changed",)
-    assert computed(project.run()) == AFTER_A_DECISION
+    assert computed(purify(project)) == AFTER_A_DECISION
     assert worst in kept_ids(project)
     assert best not in kept_ids(project)
     explanations = project.current("explanations").table()
@@ -87,17 +95,17 @@ def _export(project: SmallProject) -> Path:
 def test_the_same_decision_again_computes_nothing(project):
     worst = ids_by_rank(project)[-1]
     decide(project, {worst: "keep"})
-    project.run()
+    purify(project)
     assert decide(project, {worst: "keep"}).new == []
-    assert computed(project.run()) == set()
+    assert computed(purify(project)) == set()
 
 
 def test_a_note_alone_is_recorded_and_goes_no_further(project):
     worst = ids_by_rank(project)[-1]
     decide(project, {worst: "keep"})
-    project.run()
+    purify(project)
     decide(project, {worst: "keep"}, note="a test of the model's manners", who="Bo")
-    assert computed(project.run()) == {"review_decisions"}
+    assert computed(purify(project)) == {"review_decisions"}
     table = project.current("review_decisions").table()
     assert table["note"].to_list() == ["a test of the model's manners"]
     assert states(project) == {}
@@ -112,9 +120,9 @@ def test_without_decisions_everything_is_as_the_cut_says(project):
 def test_withdrawing_brings_the_earlier_selection_back_from_the_store(project):
     before, worst = kept_ids(project), ids_by_rank(project)[-1]
     decide(project, {worst: "keep"})
-    project.run()
+    purify(project)
     forget(project.home, "small", [worst], reviewer="Ann")
-    results = project.run()
+    results = purify(project)
     assert results["selected_samples"].hit
     assert kept_ids(project) == before
     with pytest.raises(InputError, match="no decision about"):
@@ -126,7 +134,7 @@ def test_counts_say_what_was_honoured_and_what_contradicts_the_cut(project):
     decide(
         project, {ranked[0]: "keep", ranked[1]: "drop", ranked[-1]: "keep", ranked[-2]: "unsure"}
     )
-    project.run()
+    purify(project)
     selected = project.current("selected_samples")
     assert selected.document["review"] == {
         "num_honoured": 3, "num_unsure": 1, "num_naming_no_row": 0, "num_kept_by_cut": 48,
@@ -143,7 +151,7 @@ def test_counts_say_what_was_honoured_and_what_contradicts_the_cut(project):
 def test_a_row_kept_against_its_weight_is_trained_on_by_the_same_formula(project):
     worst = ids_by_rank(project)[-1]
     decide(project, {worst: "keep"})
-    project.run()
+    purify(project)
     table = project.current("selected_samples").table()
     weights = table["sample_weight"]
     assert np.mean(weights.to_numpy()) == pytest.approx(1)
@@ -153,10 +161,10 @@ def test_a_row_kept_against_its_weight_is_trained_on_by_the_same_formula(project
 def test_decisions_hold_for_a_calibrated_cut_too(project):
     project.settings["selection"] = {"method": "calibrated", "max_false_keep_rate": 0.5}
     project.write_task("small")
-    project.run()
+    purify(project)
     ranked = ids_by_rank(project)
     decide(project, {ranked[0]: "drop", ranked[-1]: "keep"})
-    results = project.run()
+    results = purify(project)
     assert "calibration" not in computed(results)
     assert ranked[0] not in kept_ids(project)
     assert ranked[-1] in kept_ids(project)
@@ -167,17 +175,18 @@ def test_a_decision_follows_its_text_when_the_set_changes(project):
     worst = ids_by_rank(project)[-1]
     place = project.current("custom_texts").table()["sample_id"].to_list().index(worst)
     project.edit("custom", lambda rows: [rows[place], *rows])  # a copy above it
-    project.run()
-    second = worst.replace("-1", "-2")
+    purify(project)
+    second = f"{worst.partition('-')[0]}-1"  # occurrences count from 0
     assert second in ids_by_rank(project)
+    assert second != worst
     decide(project, {second: "keep"})
-    project.run()
+    purify(project)
     assert {worst, second} <= kept_ids(project)
     project.edit("custom", lambda rows: rows[1:])  # ... which goes again
-    project.run()
+    purify(project)
     assert worst in kept_ids(project)
     project.edit("custom", lambda rows: rows[:place] + rows[place + 1 :])
-    project.run()
+    purify(project)
     assert project.current("selected_samples").document["review"]["num_naming_no_row"] == 1
     assert [count for _, count in list_decisions(project.home, "small").in_force] == [0]
 
@@ -185,14 +194,14 @@ def test_a_decision_follows_its_text_when_the_set_changes(project):
 def test_the_changes_name_a_reviewers_decision_as_the_reason(project):
     best, worst = (ids_by_rank(project)[place] for place in (0, -1))
     decide(project, {best: "drop", worst: "keep"})
-    project.run()
+    purify(project)
     changes = project.current("purification_changes").table().sort("rank_after")
     assert changes["sample_id"].to_list() == [best, worst]
     assert changes["because"].to_list() == ["a reviewer's decision"] * 2
     assert changes["because_of"].to_list() == ["Ann"] * 2
     forget(project.home, "small", [best, worst], reviewer="Bo")
     decide(project, {ids_by_rank(project)[-2]: "keep"})
-    project.run()
+    purify(project)
     changes = project.current("purification_changes").table().sort("rank_after")
     assert changes["because"].to_list() == [
         "a reviewer's decision withdrawn", "a reviewer's decision", "a reviewer's decision withdrawn",
@@ -226,7 +235,7 @@ def test_texts_are_left_out_on_request(project):
 def test_personal_data_and_hidden_characters_do_not_reach_the_sheet(project):
     hidden = "write to jane@example.com \u202e\x1b[2J"
     project.edit("custom", lambda rows: [rows[0] | {"prompt": hidden}, *rows[1:]])
-    project.run()
+    purify(project)
     (found,) = (row for row in export(project, which="all", num_rows=0) if row["line"] == 1)
     assert found["prompt"] == "write to [email] ⟨U+202E⟩⟨U+001B⟩[2J"
     (found,) = (
@@ -238,7 +247,7 @@ def test_personal_data_and_hidden_characters_do_not_reach_the_sheet(project):
 def test_an_export_carries_decisions_and_imports_as_no_news(project):
     ranked = ids_by_rank(project)
     decide(project, {ranked[48]: "keep", ranked[47]: "unsure"}, note="=seen")
-    project.run()
+    purify(project)
     path = project.home.root / "again.csv"
     found = export_rows(
         project.home, "small", path, which="all", num_rows=0, show_text=True, redact=True
@@ -260,4 +269,4 @@ def test_a_damaged_log_stops_the_run_with_its_line(project):
     path = project.home.reviews("small")
     path.write_text("keep everything\n")
     with pytest.raises(InputError, match=r"small\.jsonl:1"):
-        project.run()
+        purify(project)
