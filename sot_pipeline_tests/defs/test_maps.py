@@ -27,7 +27,9 @@ def test_every_row_of_the_three_sets_has_its_place(project):
 def test_coverage_holds_the_costs_that_the_transport_saw(project):
     stored = project.current("reference_coverage")
     table = stored.table()
-    np.testing.assert_array_equal(table["safe_cost"], project.current("pull_cost").array().min(axis=1))
+    np.testing.assert_array_equal(
+        table["safe_cost"], project.current("pull_cost").array().min(axis=1)
+    )
     far = (table["safe_cost"] > stored.document["safe_radius"]) & (
         table["harmful_cost"] > stored.document["harmful_radius"]
     )
