@@ -15,12 +15,12 @@ import numpy as np
 
 from sot_pipeline.report.embedding_map import EmbeddingMap, embedding_map
 
-MAX_FITTED_ROWS = 3_000  # 10 s of one core; the rest is placed among them
+MAX_FITTED_ROWS = 2_000  # 6 s of one core; the rest is placed among them
 _SHARES = (0.5, 0.25, 0.25)  # of the fitted rows: custom, safe, harmful
 _FEWEST_ROWS = 12  # t-SNE of fewer rows shows nothing that the other map does not
 _PERPLEXITY = 30
 _PLACING_PERPLEXITY, _PLACING_NEIGHBOURS = 5, 25  # openTSNE's defaults for new rows
-_PLACING_WORK = 2_000_000  # rows times steps; at most openTSNE's 250 steps, 20 for 100,000 rows
+_PLACING_WORK = 1_000_000  # rows times steps; at most openTSNE's 250 steps, 10 for 100,000 rows
 _NUM_DIRECTIONS = 50  # principal components: neighbours of 50 cost a fraction of those of 384
 _SEED = 0
 

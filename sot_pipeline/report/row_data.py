@@ -103,6 +103,8 @@ def _columns(data: ReportData, numbers: Numbers, chosen: np.ndarray) -> dict[str
         columns["far"] = packing.whole_numbers(data.coverage.uncovered[chosen])
     if data.decisions is not None and data.decisions.height:
         columns["decision"] = packing.names(_decisions(data.decisions, ledger))
+    elif _is_known(ledger, "decision"):
+        columns["decision"] = packing.names(_short(ledger["decision"]))
     return {
         "rows": len(chosen),
         "all": numbers.num_rows,

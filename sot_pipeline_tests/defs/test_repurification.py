@@ -20,7 +20,7 @@ def project(tmp_path: Path) -> SmallProject:
 
 AFTER_PUSH_COST = {
     "push_cost", "sample_weights", "selected_samples", "explanations", "removed_samples",
-    "purified_export", "purification_changes", "purification_report",
+    "purified_export", "purification_changes", "purification_report", "reference_coverage",
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def test_a_harmful_row_replaced(project: SmallProject):
     project.edit("harmful", lambda rows: [row(rng, HARMFUL), *rows[1:]])
     results = project.run()
     assert computed(results) == AFTER_PUSH_COST | {
-        "harmful_texts", "harmful_embeddings", "rejected_rows"
+        "harmful_texts", "harmful_embeddings", "rejected_rows", "embedding_map"
     }  # fmt: skip
     assert project.current("harmful_embeddings").document["num_embedded"] == 1
     num_custom = project.current("custom_texts").manifest["rows"]
