@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sot_pipeline.defs.assets.reviews import reviews_as_shown
 from sot_pipeline.defs.assets.transport import unless_top_k
 from sot_pipeline.defs.cached_asset import Stage, cached_asset
 from sot_pipeline.defs.store import Artifact, Stored
@@ -29,6 +30,7 @@ class Purification:
     embedding_map: pl.DataFrame
     reference_coverage: Stored
     purification_changes: Stored | None
+    review_decisions: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Results:
     group="report",
     kinds={"html"},
     settings=("texts", "embedding", "transport", "selection", "report"),
+    source=reviews_as_shown,
     uses=unless_top_k,
 )
 def purification_report(
@@ -59,6 +62,7 @@ def purification_report(
     embedding_map: pl.DataFrame,
     reference_coverage: Stored,
     purification_changes: Stored | None,
+    review_decisions: pl.DataFrame,
 ) -> Artifact:
     """What was selected and why, before any model learns from it: `report.html`, complete
     without a network."""
@@ -74,6 +78,7 @@ def purification_report(
         embedding_map,
         reference_coverage,
         purification_changes,
+        review_decisions,
     )
     return _report(stage, made, ("texts", "embedding", "transport", "selection", "report"))
 
@@ -94,6 +99,7 @@ def purification_report(
         "comparison",
         "report",
     ),
+    source=reviews_as_shown,
     uses=unless_top_k,
 )
 def safety_report(
@@ -109,6 +115,7 @@ def safety_report(
     embedding_map: pl.DataFrame,
     reference_coverage: Stored,
     purification_changes: Stored | None,
+    review_decisions: pl.DataFrame,
     training_samples: Stored,
     safety_demonstrations: Stored,
     adapter: Stored,
@@ -131,6 +138,7 @@ def safety_report(
         embedding_map,
         reference_coverage,
         purification_changes,
+        review_decisions,
     )
     blocks = tuple(type(stage.settings).model_fields)
     checked = (training_samples, *_if_any(safety_demonstrations), adapter, evaluation)
@@ -175,6 +183,7 @@ def _report(
         points=_points(made.embedding_map, "towards_harm", "across"),
         neighbours=_points(made.embedding_map, "x", "y"),
         coverage=_coverage(made.reference_coverage),
+        decisions=_decisions(explanations, made.review_decisions),
         **_changes(made.purification_changes),
         **(_measured(results) if results is not None else {}),
         checks=tuple(_report_check(check) for stored in checked for check in stored.checks()),
@@ -227,6 +236,13 @@ def _points(table: pl.DataFrame, *axes: str) -> Any:
             for name in EmbeddingMap._fields
         )
     )
+
+
+def _decisions(explanations: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame | None:
+    from sot_pipeline.reviews.decisions import decisions_of_rows
+
+    found = decisions_of_rows(explanations["sample_id"], decisions)
+    return None if found.is_empty() else found
 
 
 def _coverage(stored: Stored) -> Any:
