@@ -11,9 +11,7 @@ from sot_pipeline.cli.output import DONE, FAILED, print_json, say, shown_progres
 
 review = typer.Typer(
     name="review",
-    help="People look at rows around the cut, and decide: keep or drop.\n\n"
-    "Example: sot review export mytask --out borderline.csv, fill in the column `decision` in any "
-    "spreadsheet program, then sot review import mytask borderline.csv --reviewer 'Ann'",
+    help="People look at rows around the cut, and decide: keep or drop.",
     no_args_is_help=True,
 )
 
@@ -47,7 +45,8 @@ def export(
 
     Fill in keep, drop or unsure; withdraw takes an earlier decision back; an empty cell says nothing.
 
-    Example: sot review export mytask --out borderline.csv --rows 100
+    Examples:
+      sot review export mytask --out borderline.csv --rows 100
     """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.reviews import export_rows
@@ -77,7 +76,8 @@ def import_(
 ) -> None:
     """Record the decisions of a sheet, all or none, and purify the task again.
 
-    Example: sot review import mytask borderline.csv --reviewer Ann
+    Examples:
+      sot review import mytask borderline.csv --reviewer Ann
     """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.reviews import import_answers
@@ -112,7 +112,8 @@ def withdraw_(
 ) -> None:
     """Take decisions back: the cut decides on these rows again.
 
-    Example: sot review withdraw mytask 0f3a5c9e12b47d68-0
+    Examples:
+      sot review withdraw mytask 0f3a5c9e12b47d68-0
     """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.reviews import forget
@@ -132,7 +133,8 @@ def list_(
 ) -> None:
     """The decisions in force, the latest last, with those whose row is no longer in the set.
 
-    Example: sot review list mytask
+    Examples:
+      sot review list mytask
     """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.reviews import list_decisions

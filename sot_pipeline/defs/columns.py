@@ -61,6 +61,7 @@ TEXTS: Columns = {
     "messages": _c("The whole conversation as JSON: a list of role and content"),
     "prompt": _c("What the user asks"),
     "response": _c("The last answer; null in a reference of prompts alone"),
+    "category": _c("Its category as the input says it; null where it says none"),
 }
 REJECTED: Columns = {
     "text_set": _c("custom, safe or harmful"),
@@ -95,6 +96,13 @@ CALIBRATION: Columns = {
 
 # Purified
 
+DECISIONS: Columns = {
+    "sample_id": _c("A row with the text that the decision is about"),
+    "decision": _c("keep, drop, or unsure, which changes nothing"),
+    "reviewer": _c("Who decided"),
+    "note": _c("What they said of it"),
+    "decided": _c("When, UTC"),
+}
 SELECTED: Columns = {
     **_taken_from("custom_texts", TEXTS, "sample_id", "source_id", "line", "messages"),
     **{
@@ -117,6 +125,20 @@ def _deciding(name: str, means: str | None = None) -> Column:
     return _c(means or WEIGHTS[name].means, *sources)
 
 
+def _matched(side: str) -> Columns:
+    """The rows of a reference that a custom row is matched with most."""
+    return {
+        f"{side}_ids": _c(
+            f"The at most 3 {side} rows that take most of its mass", f"{side}_texts.sample_id"
+        ),
+        f"{side}_shares": _c("Share of its mass that each takes, 0 to 1"),
+        f"{side}_similarities": _c(
+            "Cosine similarity to each, -1 to 1",
+            f"{side}_texts.sample_id",
+        ),
+    }
+
+
 EXPLANATIONS: Columns = {
     "sample_id": _c("The custom row", "sample_weights.sample_id"),
     "kept": _c("Whether the row stays", "selected_samples.sample_id"),
@@ -137,6 +159,32 @@ EXPLANATIONS: Columns = {
         "Share of held-out harmful rows that score at least as high; null without a calibration",
         "calibration.harmful_p_value",
     ),
+    **_matched("harmful"),
+    **_matched("safe"),
+    "harmful_category": _c(
+        "Category of the harmful rows that take most of the row's mass; null where they have none",
+        "harmful_texts.category",
+    ),
+    "harmful_category_share": _c("Share of that mass at rows of this category"),
+    "keep_fraction_needed": _deciding("rank", "Least share of rows kept with this row among them"),
+    "false_keep_rate_needed": _c(
+        "Least false-keep rate at which a calibrated cut keeps it; null without a calibration",
+        "calibration.harmful_p_value",
+    ),
+    "lambda_change": _c(
+        "Lambda at which it would change sides, the transport held as solved; null: at none",
+        "sample_weights.pull",
+        "sample_weights.push",
+    ),
+    "disagreeing_methods": _c(
+        "Cheap scores that put it on the other side: pull_alone, push_alone, nearest_rows",
+        "sample_weights.pull",
+        "sample_weights.push",
+        "sample_weights.safe_cost",
+        "sample_weights.harmful_cost",
+    ),
+    "far_from_references": _c("Whether neither reference reaches it, so that evidence is weak"),
+    "decision": _c("keep or drop, where a reviewer decided", "review_decisions.decision"),
     "reason": _c(
         "One sentence for people: why the row stays or goes",
         "sample_weights.rank",
@@ -145,10 +193,47 @@ EXPLANATIONS: Columns = {
         "sample_weights.harmful_cost",
         "selected_samples.sample_id",
     ),
+    "explanation": _c(
+        "A paragraph for people: why, how firm that is, and what would change it",
+        "sample_weights.rank",
+        "sample_weights.pull",
+        "sample_weights.push",
+        "selected_samples.sample_id",
+        "review_decisions.decision",
+    ),
 }
 REMOVED: Columns = {
     **_taken_from("custom_texts", TEXTS, "sample_id", "source_id", "line", "messages"),
     **_taken_from("explanations", EXPLANATIONS, "rank", "log_weight", "reason"),
+    **_taken_from(
+        "explanations",
+        EXPLANATIONS,
+        "harmful_category",
+        "harmful_category_share",
+        "keep_fraction_needed",
+        "false_keep_rate_needed",
+        "lambda_change",
+        "far_from_references",
+        "decision",
+        "explanation",
+    ),
+}
+
+MAP: Columns = {
+    "text_set": _c("custom, safe or harmful"),
+    "sample_id": _c(
+        "The row", "custom_texts.sample_id", "safe_texts.sample_id", "harmful_texts.sample_id"
+    ),
+    "x": _c("Neighbourhoods (t-SNE): rows that are close here are alike"),
+    "y": _c("The other coordinate of it"),
+    "towards_harm": _c("Along the line from the safe to the harmful centroid; 0 half way"),
+    "across": _c("Along the direction in which the rest varies most"),
+}
+COVERAGE: Columns = {
+    "sample_id": _c("The custom row", "custom_texts.sample_id"),
+    "uncovered": _c("Whether it lies farther from both references than these reach"),
+    "safe_cost": _c("Cosine cost to the nearest safe row, 0 to 2"),
+    "harmful_cost": _c("Cosine cost to the nearest harmful row, 0 to 2"),
 }
 
 # Adapter
@@ -271,7 +356,9 @@ CHANGES: Columns = {
     "log_weight_after": _c("Its log-weight now", "explanations.log_weight"),
     "because": _c("The kind of change it leans on most, such as 'harmful row added'"),
     "because_of": _c(
-        "The reference row that came or went", "safe_texts.sample_id", "harmful_texts.sample_id"
+        "The reference row that came or went, or the reviewer",
+        "safe_texts.sample_id",
+        "harmful_texts.sample_id",
     ),
     "share": _c("Share of the row's transported mass at that reference row, 0 to 1"),
 }
@@ -284,9 +371,12 @@ COLUMNS: Mapping[str, Columns] = {
     "cost_center": CENTER,
     "sample_weights": WEIGHTS,
     "calibration": CALIBRATION,
+    "review_decisions": DECISIONS,
     "selected_samples": SELECTED,
     "explanations": EXPLANATIONS,
     "removed_samples": REMOVED,
+    "embedding_map": MAP,
+    "reference_coverage": COVERAGE,
     "training_samples": TRAINING,
     "safety_demonstrations": DEMONSTRATIONS,
     "harmless_prompts": HARMLESS,

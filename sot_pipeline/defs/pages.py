@@ -43,7 +43,7 @@ class Page:
 
     plain: str
     paper: str | None = None
-    readme: str = "Your own rows"
+    readme: str = "How to"
     leads: bool = False
 
 
@@ -51,7 +51,7 @@ _RIVAL = Page(
     "Another way to tell which rows are good, for comparison. Empty unless the task's "
     "`comparison.methods` names it.",
     "§5, baselines",
-    "Compare with other methods",
+    "Rivals",
 )
 _EXPERIMENT = Page(
     "One experiment of the paper on this task. It trains for long, so nothing starts it by "
@@ -111,11 +111,20 @@ PAGES: Mapping[str, Page] = {
         "What rows that are known to be harmful score, so that the cut can promise how many slip "
         "through. Computed only with `selection.method: calibrated`."
     ),
+    "review_decisions": Page(
+        "What people decided about single rows (`sot review`): keep forces a row to stay, drop "
+        "forces it out. Empty until somebody decides.",
+    ),
     "selected_samples": Page(
         "The rows that stay, with the weight that each has in fine-tuning.", "Eq. 7", leads=True
     ),
     "explanations": Page(
         "For every row: does it stay, at which rank, and which reference rows decided that."
+    ),
+    "embedding_map": Page("Where every row lies next to the others, to draw the reports' map."),
+    "reference_coverage": Page(
+        "Rows of yours that neither reference is anywhere near, so that nothing can be said of "
+        "them with confidence."
     ),
     "removed_samples": Page("The rows that go, the worst first, each with its reason."),
     "purified_export": Page(
@@ -152,18 +161,16 @@ PAGES: Mapping[str, Page] = {
         leads=True,
     ),
     **{weights_asset(name): _RIVAL for name in RIVALS},
-    "compared_selections": Page(
-        "Which rows each method would keep.", "§5", "Compare with other methods"
-    ),
+    "compared_selections": Page("Which rows each method would keep.", "§5", "Rivals"),
     "selection_quality": Page(
         "Where it is known which rows are harmful: how many of them each method finds.",
         "§5",
-        "Compare with other methods",
+        "Rivals",
     ),
     "comparison": Page(
         "The same fine-tuning on the rows of each method, and how each model then scores.",
         "§5",
-        "Compare with other methods",
+        "Rivals",
     ),
     **dict.fromkeys(EXPERIMENT_ASSETS, _EXPERIMENT),
     "purification_report": Page(
@@ -191,6 +198,9 @@ PAGES: Mapping[str, Page] = {
         "it.",
         readme="When references change",
         leads=True,
+    ),
+    "review_file": Page(
+        "What reviewers decided, on disk. A change here starts a run of what depends on it."
     ),
     "harmful_file": Page(
         "The file or files of the harmful reference. A change here starts a run of what depends "
