@@ -95,6 +95,19 @@ def _switch(browser: Browser, name: str):
     return browser.until(found, f"the switch of {name}")
 
 
+def _turn_automation(browser: Browser, live: Live, status: str) -> None:
+    """Click the switch of `sot_automation`; the page shows its new state before it holds."""
+    query = """{ sensorOrError(sensorSelector: {repositoryName: "__repository__",
+      repositoryLocationName: "sot_pipeline", sensorName: "sot_automation"}) {
+      ... on Sensor { sensorState { status } } } }"""
+    browser.open("/automation")
+    browser.driver.execute_script("arguments[0].click()", _switch(browser, "sot_automation"))
+    browser.until(
+        lambda _: live.graphql(query)["sensorOrError"]["sensorState"]["status"] == status,
+        f"sot_automation is {status}",
+    )
+
+
 def job_of_the_task(browser: Browser, live: Live, project: SmallProject) -> None:
     """Materialise the task by clicks, and watch the run."""
     browser.open("/jobs")
@@ -192,10 +205,7 @@ def report(browser: Browser, live: Live, project: SmallProject) -> None:
 
 def stale_and_why(browser: Browser, live: Live, project: SmallProject) -> None:
     """With automation off for a moment: a changed reference shows as stale, with the reason."""
-    browser.open("/automation")
-    switch = _switch(browser, "sot_automation")
-    browser.driver.execute_script("arguments[0].click()", switch)
-    browser.until(lambda _: not _switch(browser, "sot_automation").is_selected(), "it is off")
+    _turn_automation(browser, live, "STOPPED")
     append(project.files["harmful"], 1, 2)
     browser.open(f"/assets/harmful_texts?view=partitions&partition={quote(TASK)}")
     browser.shows("Latest materialization", "Unsynced", seconds=PATIENCE * 2)
@@ -207,9 +217,7 @@ def stale_and_why(browser: Browser, live: Live, project: SmallProject) -> None:
 def automatic_run(browser: Browser, live: Live, project: SmallProject) -> None:
     """On again: one run of exactly what depends on the file, and pages that say why."""
     before = runs(live.home)
-    browser.open("/automation")
-    browser.driver.execute_script("arguments[0].click()", _switch(browser, "sot_automation"))
-    browser.until(lambda _: _switch(browser, "sot_automation").is_selected(), "it is on")
+    _turn_automation(browser, live, "RUNNING")
     browser.until(lambda _: len(runs(live.home)) > len(before), "a run by itself", RUN_SECONDS)
     browser.open("/runs")
     browser.shows("sot_automation", f"partition: {TASK}")
