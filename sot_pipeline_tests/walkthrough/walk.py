@@ -101,11 +101,19 @@ def _turn_automation(browser: Browser, live: Live, status: str) -> None:
       repositoryLocationName: "sot_pipeline", sensorName: "sot_automation"}) {
       ... on Sensor { sensorState { status } } } }"""
     browser.open("/automation")
-    browser.driver.execute_script("arguments[0].click()", _switch(browser, "sot_automation"))
-    browser.until(
-        lambda _: live.graphql(query)["sensorOrError"]["sensorState"]["status"] == status,
-        f"sot_automation is {status}",
-    )
+
+    def holds(_: object) -> bool:
+        return live.graphql(query)["sensorOrError"]["sensorState"]["status"] == status
+
+    def turned(_: object) -> bool:
+        switch = _switch(browser, "sot_automation")
+        browser.driver.execute_script("arguments[0].click()", switch)
+        try:
+            return browser.until(holds, f"sot_automation is {status}", seconds=10)
+        except AssertionError:
+            return False  # a click on a page that still loads does nothing
+
+    browser.until(turned, f"sot_automation turns {status}")
 
 
 def job_of_the_task(browser: Browser, live: Live, project: SmallProject) -> None:
