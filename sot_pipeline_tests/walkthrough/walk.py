@@ -95,6 +95,27 @@ def _switch(browser: Browser, name: str):
     return browser.until(found, f"the switch of {name}")
 
 
+def _turn_automation(browser: Browser, live: Live, status: str) -> None:
+    """Click the switch of `sot_automation`; the page shows its new state before it holds."""
+    query = """{ sensorOrError(sensorSelector: {repositoryName: "__repository__",
+      repositoryLocationName: "sot_pipeline", sensorName: "sot_automation"}) {
+      ... on Sensor { sensorState { status } } } }"""
+    browser.open("/automation")
+
+    def holds(_: object) -> bool:
+        return live.graphql(query)["sensorOrError"]["sensorState"]["status"] == status
+
+    def turned(_: object) -> bool:
+        switch = _switch(browser, "sot_automation")
+        browser.driver.execute_script("arguments[0].click()", switch)
+        try:
+            return browser.until(holds, f"sot_automation is {status}", seconds=10)
+        except AssertionError:
+            return False  # a click on a page that still loads does nothing
+
+    browser.until(turned, f"sot_automation turns {status}")
+
+
 def job_of_the_task(browser: Browser, live: Live, project: SmallProject) -> None:
     """Materialise the task by clicks, and watch the run."""
     browser.open("/jobs")
@@ -192,10 +213,7 @@ def report(browser: Browser, live: Live, project: SmallProject) -> None:
 
 def stale_and_why(browser: Browser, live: Live, project: SmallProject) -> None:
     """With automation off for a moment: a changed reference shows as stale, with the reason."""
-    browser.open("/automation")
-    switch = _switch(browser, "sot_automation")
-    browser.driver.execute_script("arguments[0].click()", switch)
-    browser.until(lambda _: not _switch(browser, "sot_automation").is_selected(), "it is off")
+    _turn_automation(browser, live, "STOPPED")
     append(project.files["harmful"], 1, 2)
     browser.open(f"/assets/harmful_texts?view=partitions&partition={quote(TASK)}")
     browser.shows("Latest materialization", "Unsynced", seconds=PATIENCE * 2)
@@ -206,16 +224,15 @@ def stale_and_why(browser: Browser, live: Live, project: SmallProject) -> None:
 
 def automatic_run(browser: Browser, live: Live, project: SmallProject) -> None:
     """On again: one run of exactly what depends on the file, and pages that say why."""
-    browser.open("/automation")
-    browser.driver.execute_script("arguments[0].click()", _switch(browser, "sot_automation"))
-    browser.until(lambda _: _switch(browser, "sot_automation").is_selected(), "it is on")
-    browser.until(lambda _: len(runs(live.home)) == 2, "a run by itself", RUN_SECONDS)
+    before = runs(live.home)
+    _turn_automation(browser, live, "RUNNING")
+    browser.until(lambda _: len(runs(live.home)) > len(before), "a run by itself", RUN_SECONDS)
     browser.open("/runs")
     browser.shows("sot_automation", f"partition: {TASK}")
     browser.picture("automatic-run-under-way")
     browser.until(lambda _: runs(live.home)[-1].ended, "it ends", RUN_SECONDS)
     live.settle()
-    _, run = runs(live.home)
+    (run,) = runs(live.home)[len(before) :]
     assert (run.status, run.task) == ("SUCCESS", TASK)
     assert run.planned == depends_on("harmful_texts")
     assert run.planned >= run.computed >= {"harmful_texts", "push_cost", "sample_weights"}
