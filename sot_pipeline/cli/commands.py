@@ -373,6 +373,11 @@ def _print_purified(document: Mapping[str, Any]) -> None:
     else:
         print(document["export"])
         print(document["report"])
+    task = document["task"]
+    say(
+        f"why a row goes or stays: sot explain {task} ROW   overrule it: sot review export {task} "
+        "--out FILE.csv"
+    )
 
 
 def _say_calibrated(cut: Mapping[str, Any]) -> None:

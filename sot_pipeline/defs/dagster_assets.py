@@ -127,7 +127,8 @@ def dagster_asset(
                 source_file, partition=context.partition_key, tags={DATA_VERSION_TAG: version}
             )
         rows = result.stored.manifest.get("rows")
-        listener().finished(asset.name, result.hit, result.seconds, rows)
+        if result.stored.document.get("asked", True):  # else nothing was to be done
+            listener().finished(asset.name, result.hit, result.seconds, rows)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(result.stored.data_version),
             metadata=_metadata(result, _because(result, home.home(), context.partition_key)),
