@@ -23,7 +23,7 @@ def run_diff(
     as_json: bool,
 ) -> int:
     from sot_pipeline.changes import compare
-    from sot_pipeline.defs.assets.changes import purification, stored_version
+    from sot_pipeline.defs.assets.changes import evaluation_of, purification, stored_version
 
     home = Home(root)
     store = Store(home.store)
@@ -33,7 +33,8 @@ def run_diff(
         return _list(task, versions, as_json)
     chosen = [_chosen(task, versions, name) for name in (before, after)]
     artefacts = [stored_version(store, version) for version in chosen]
-    changes = compare(*(purification(version) for version in artefacts))
+    scores = [evaluation_of(store, task, version) for version in chosen]
+    changes = compare(*map(purification, artefacts, scores))
     if out is not None:
         write_table(changes.table, out)
     document = {

@@ -3,10 +3,13 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import polars as pl
 import pytest
 
+from sot_pipeline.defs.assets.changes import evaluation_of
 from sot_pipeline_tests.small_home import SmallProject, computed
 from sot_pipeline_tests.small_project import HARMFUL, HARMLESS, row, write_small_project
 
@@ -229,3 +232,31 @@ def test_a_purification_of_earlier_code_can_still_be_compared(project: SmallProj
     path.write_text(path.read_text().replace('"code_version": "', '"code_version": "0'))
     project.run()
     assert project.current("purification_changes").document["num_harmful_rows_gone"] == 1
+
+
+def test_a_purification_has_the_scores_of_the_adapter_that_learnt_from_it():
+    """Also where two selections share an adapter, and where an earlier one was trained again."""
+
+    def stored(version: str, **inputs: str) -> SimpleNamespace:
+        return SimpleNamespace(data_version=version, manifest={"inputs": inputs})
+
+    history = {
+        "training_samples": [
+            stored("rows1", selected_samples="first"), stored("rows1", selected_samples="second"),
+            stored("rows2", selected_samples="third"), stored("rows3", selected_samples="fourth"),
+        ],
+        "adapter": [stored("a1", training_samples="rows1"), stored("a2", training_samples="rows2"),
+                    stored("a3", training_samples="rows1")],
+        "evaluation": [stored("e1", adapter="a1"), stored("e2", adapter="a2"),
+                       stored("e3", adapter="a3")],
+    }  # fmt: skip
+    store: Any = SimpleNamespace(history=lambda task, name: history[name])
+
+    def scores_of(selection: str) -> str | None:
+        found = evaluation_of(store, "task", cast(Any, stored("", selected_samples=selection)))
+        return None if found is None else found.data_version
+
+    assert scores_of("first") == scores_of("second") == "e3"
+    assert scores_of("third") == "e2"
+    assert scores_of("fourth") is None  # not trained on yet
+    assert scores_of("unheard of") is None

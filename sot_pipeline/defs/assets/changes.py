@@ -1,6 +1,7 @@
 """What a new purification changed, and whether the adapter has to follow."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,12 +86,10 @@ def purification_changes(
     selected_samples: Stored,
     explanations: Stored,
     review_decisions: Stored,
-    training_samples: Stored | None,
-    evaluation: Stored | None,
 ) -> Artifact:
     """What the latest change of rows, references or settings did: reference rows added and gone,
-    custom rows that changed sides with the reference rows responsible, how far the weights moved,
-    scores before and after. Empty for the first purification of a task."""
+    custom rows that changed sides with the reference rows responsible, how far the weights moved.
+    Empty for the first purification of a task."""
     from sot_pipeline.changes import SCHEMA, compare
 
     if stage.previous is None:
@@ -103,9 +102,6 @@ def purification_changes(
         selected_samples, explanations, review_decisions,
     )  # fmt: skip
     now = {stored.asset: stored for stored in inputs}
-    # left out while the adapter has not followed; then the scores are of an earlier selection
-    if training_samples is not None and evaluation is not None:
-        now["evaluation"] = evaluation
     try:
         before = stored_version(stage.store, stage.previous)
     except InputError as gone:
@@ -147,12 +143,25 @@ def stored_version(store: Store, changes: Stored) -> dict[str, Stored]:
     for name in READ_IF_THERE:
         if name in versions:
             found[name] = store.find_version(name, versions[name])
-    if {"training_samples", "evaluation"} <= versions.keys():
-        found["evaluation"] = store.find_version("evaluation", versions["evaluation"])
     return {name: stored for name, stored in found.items() if stored is not None}
 
 
-def purification(artefacts: dict[str, Stored]):
+def evaluation_of(store: Store, task: str, changes: Stored) -> Stored | None:
+    """The newest evaluation of an adapter that learnt from a purification; None: there is none.
+
+    No input of `purification_changes`, which would wait for a training that it is not about.
+    """
+    found, versions = {changes.manifest["inputs"]["selected_samples"]}, []
+    for made_of, name in pairwise(
+        ("selected_samples", "training_samples", "adapter", "evaluation")
+    ):
+        history = store.history(task, name)
+        versions = [stored for stored in history if stored.manifest["inputs"].get(made_of) in found]
+        found = {stored.data_version for stored in versions}
+    return versions[-1] if versions else None
+
+
+def purification(artefacts: dict[str, Stored], evaluation: Stored | None = None):
     """A purification as the comparison reads it."""
     from sot_pipeline.changes import Purification
 
@@ -173,7 +182,7 @@ def purification(artefacts: dict[str, Stored]):
         push_cost=artefacts["push_cost"].array(),
         **potentials,
         epsilon=json.loads((fit / "scalars.json").read_text())["epsilon"],
-        scores=_scores(artefacts.get("evaluation")),
+        scores=_scores(evaluation),
         decisions=artefacts["review_decisions"].table()
         if "review_decisions" in artefacts
         else None,

@@ -29,7 +29,7 @@ class Purification:
     explanations: pl.DataFrame
     embedding_map: pl.DataFrame
     reference_coverage: Stored
-    purification_changes: Stored | None
+    purification_changes: Stored
     review_decisions: pl.DataFrame
 
 
@@ -61,7 +61,7 @@ def purification_report(
     explanations: pl.DataFrame,
     embedding_map: pl.DataFrame,
     reference_coverage: Stored,
-    purification_changes: Stored | None,
+    purification_changes: Stored,
     review_decisions: pl.DataFrame,
 ) -> Artifact:
     """What was selected and why, before any model learns from it: `report.html`, complete
@@ -114,7 +114,7 @@ def safety_report(
     explanations: pl.DataFrame,
     embedding_map: pl.DataFrame,
     reference_coverage: Stored,
-    purification_changes: Stored | None,
+    purification_changes: Stored,
     review_decisions: pl.DataFrame,
     training_samples: Stored,
     safety_demonstrations: Stored,
@@ -255,9 +255,9 @@ def _coverage(stored: Stored) -> Any:
     return Coverage(**arrays, **stored.document)
 
 
-def _changes(stored: Stored | None) -> dict[str, Any]:
+def _changes(stored: Stored) -> dict[str, Any]:
     """Nothing on a first purification, whose `purification_changes` holds no numbers."""
-    if stored is None or not stored.document:
+    if not stored.document:
         return {}
     return {"changes": stored.table(), "change_summary": stored.document}
 
