@@ -9,11 +9,14 @@ import typer
 
 from sot_pipeline.cli.judges import judges
 from sot_pipeline.cli.options import (
+    AnonymousOption,
     DeviceOption,
     DryRunOption,
     HomeOption,
     JsonOption,
+    RedactOption,
     TaskOption,
+    WhoOption,
     dry_device,
     known_tasks,
 )
@@ -142,16 +145,9 @@ def purify(
     base_model: Annotated[str | None, typer.Option(help="The model to fine-tune later")] = None,
     format: Annotated[str | None, typer.Option(help="Row format (default: auto)")] = None,
     show_text: Annotated[bool, typer.Option(help="Put excerpts of rows into the report")] = False,
-    redact_pii: Annotated[
-        bool, typer.Option("--redact-pii", help="Replace personal data in what is written to --out")
-    ] = False,
-    who: Annotated[
-        str | None,
-        typer.Option(help="Who provenance.json names; '' nobody (default: $SOT_WHO or login name)"),
-    ] = None,
-    anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Name nobody and no folder of this machine")
-    ] = False,
+    redact_pii: RedactOption = False,
+    who: WhoOption = None,
+    anonymous: AnonymousOption = False,
     settings: SetOption = None,
     out: OutOption = None,
     dry_run: DryRunOption = False,
@@ -435,16 +431,9 @@ def export(
     base_model: Annotated[
         str | None, typer.Option(help="For the trainers, where the task has no adapter")
     ] = None,
-    redact_pii: Annotated[
-        bool, typer.Option("--redact-pii", help="Replace personal data in what is written to --out")
-    ] = False,
-    who: Annotated[
-        str | None,
-        typer.Option(help="Who provenance.json names; '' nobody (default: $SOT_WHO or login name)"),
-    ] = None,
-    anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Name nobody and no folder of this machine")
-    ] = False,
+    redact_pii: RedactOption = False,
+    who: WhoOption = None,
+    anonymous: AnonymousOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -24,6 +24,18 @@ HomeOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout")]
+RedactOption = Annotated[
+    bool, typer.Option("--redact-pii", help="Replace personal data in what is written to --out")
+]
+WhoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--who", help="Who provenance.json names; '' nobody (default: $SOT_WHO or login name)"
+    ),
+]
+AnonymousOption = Annotated[
+    bool, typer.Option("--anonymous", help="Name nobody and no folder of this machine")
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only estimate time, memory and disk; write nothing")
 ]
