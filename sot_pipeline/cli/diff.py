@@ -81,6 +81,8 @@ def _chosen(task: str, versions: list[Stored], name: str) -> Stored:
         back = int(name[1:])
         if back < len(versions):
             return versions[-1 - back]
+        if len(versions) == 1:
+            raise InputError(f"task {task!r} was purified once: there is nothing to compare yet")
         raise InputError(
             f"task {task!r} has {len(versions)} purification(s), {name} is none of them; "
             f"`sot diff {task} --list` shows them"

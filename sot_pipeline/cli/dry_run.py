@@ -1,12 +1,14 @@
 """`--dry-run`: what a command would compute and what that takes; nothing is written."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sot_pipeline.cli.output import DONE, FINDINGS, print_json, say, table
-from sot_pipeline.defs.dry_run import DryStage
-from sot_pipeline.defs.hardware import Device
 from sot_pipeline.defs.home import Home
+
+if TYPE_CHECKING:  # these import polars
+    from sot_pipeline.defs.dry_run import DryStage
+    from sot_pipeline.defs.hardware import Device
 
 
 def run_dry(home: Home, name: str, job: str, device: str, as_json: bool) -> int:
@@ -31,7 +33,7 @@ def run_dry(home: Home, name: str, job: str, device: str, as_json: bool) -> int:
     return DONE if document["fits"] else FINDINGS
 
 
-def dry_run_document(name: str, stages: Iterable[DryStage], device: Device) -> dict[str, Any]:
+def dry_run_document(name: str, stages: "Iterable[DryStage]", device: "Device") -> dict[str, Any]:
     """The estimate as plain values: seconds as [low, high], memory and disk in bytes."""
     rows = [
         {

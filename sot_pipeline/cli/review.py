@@ -98,13 +98,16 @@ def import_(
     )
     if not json:
         _print_effects(found.new)
-    _finish(place, task, document, purify=run and bool(found.new), as_json=json)
+    _finish(place, task, document, purify=run, as_json=json)
 
 
 @review.command("withdraw")
 def withdraw_(
     task: TaskArgument,
-    rows: Annotated[list[str], typer.Argument(metavar="SAMPLE_ID...", help="As in the sheet")],
+    rows: Annotated[
+        list[str],
+        typer.Argument(metavar="ROW...", help="A sample id, the row's own id, or FILE:LINE"),
+    ],
     reviewer: ReviewerOption = "",
     run: RunOption = True,
     home: HomeOption = None,
@@ -114,6 +117,7 @@ def withdraw_(
 
     Examples:
       sot review withdraw mytask 0f3a5c9e12b47d68-0
+      sot review withdraw mytask custom.jsonl:12
     """
     from sot_pipeline.defs.home import Home
     from sot_pipeline.defs.reviews import forget
@@ -191,6 +195,10 @@ def _purify(place: Any, task: str) -> dict[str, Any]:
         f"{selected.manifest['rows']:,} rows stay (the cut alone: {counts['num_kept_by_cut']:,}); "
         f"kept against the cut {counts['num_kept_against_cut']:,}, dropped against it "
         f"{counts['num_dropped_against_cut']:,}"
+    )
+    say(
+        "folders that were written before hold the earlier selection: "
+        f"`sot purify --task {task} --out DIR` writes them anew"
     )
     return document | {"num_kept": selected.manifest["rows"], "review": counts}
 

@@ -267,13 +267,4 @@ def job_description(sentence: str, assets: list[CachedAsset]) -> str:
     """What a job does, with links to the lineage of the groups that it brings up to date."""
     groups = {asset.group for asset in assets}
     links = " → ".join(f"[{group}]({group_address(group)})" for group in GROUPS if group in groups)
-    told = f"{sentence}\n\nIts parts: {links}"
-    names = {asset.name for asset in assets}
-    optional = sorted({name for asset in assets for name in asset.optional} - names)
-    if optional:
-        listed = " and ".join(f"`{name}`" for name in optional)
-        told += (
-            f"\n\nDagster may ask whether you are sure, because {listed} have not been "
-            "materialized: they are optional, confirm."
-        )
-    return told
+    return f"{sentence}\n\nIts parts: {links}"

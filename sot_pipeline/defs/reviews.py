@@ -1,6 +1,6 @@
 """Sheets of a task's rows for people to decide on, and what they decided."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from sot_pipeline.reviews.decisions import (
     Decision,
     append,
     in_force,
+    news,
     read_log,
     text_id,
 )
@@ -48,6 +49,7 @@ class Effect(NamedTuple):
     line: int
     rank: int
     change: str
+    num_rows: int = 1  # copies of the text
 
 
 class Imported(NamedTuple):
@@ -63,7 +65,8 @@ class Imported(NamedTuple):
 
     @property
     def num_moved(self) -> int:
-        return sum(effect.change in ("comes back", "goes") for effect in self.new)
+        moved = (effect for effect in self.new if effect.change in ("comes back", "goes"))
+        return sum(effect.num_rows for effect in moved)
 
 
 class Listed(NamedTuple):
@@ -109,7 +112,10 @@ def export_rows(
         num_rows=num_rows,
     )
     texts = _with_files(assets["custom_texts"]).drop("messages")
-    decisions = in_force(read_log(home.reviews(task)))
+    log = read_log(home.reviews(task))
+    decisions = in_force(log)
+    known = {text_id(each) for each in assets["custom_texts"].table()["sample_id"]}
+    _spare_answers(out, known, log)
     rows = [
         _sheet_row(row, decisions.get(text_id(row["sample_id"])), show_text, redact)
         for row in chosen.join(texts, on="sample_id", maintain_order="left").iter_rows(named=True)
@@ -118,6 +124,26 @@ def export_rows(
     return Exported(
         len(rows), int(chosen["kept"].sum()), sum(row["decision"] != "" for row in rows)
     )
+
+
+def _spare_answers(out: Path, known_texts: set[str], log: list[Decision]) -> None:
+    """
+    Raises:
+        InputError: the file holds a person's answers that were not imported, or something else.
+    """
+    if not out.exists():
+        return
+    try:
+        known = known_texts | {text_id(said.sample_id) for said in log}
+        answers = read_answers(out, known, reviewer="", decided="")
+    except InputError as error:
+        raise InputError(f"--out {out} exists and is not overwritten: {error}") from None
+    new = news(log, [answer.decision for answer in answers])
+    if new:
+        raise InputError(
+            f"--out {out} holds {len(new):,} answer(s) that were not imported: import them first, "
+            "or name another file"
+        )
 
 
 def _num_kept_by_cut(selected: Stored) -> int:
@@ -193,7 +219,9 @@ def forget(home: Home, task: str, sample_ids: Sequence[str], *, reviewer: str) -
     """
     home.read_task(task)
     log = read_log(home.reviews(task))
-    unknown = [each for each in sample_ids if text_id(each) not in in_force(log)]
+    holding = in_force(log)
+    sample_ids = [_sample_id(home, task, each, holding) for each in sample_ids]
+    unknown = [each for each in sample_ids if text_id(each) not in holding]
     if unknown:
         raise InputError(
             f"no decision about {', '.join(unknown)} is in force: `sot review list {task}` shows "
@@ -201,6 +229,18 @@ def forget(home: Home, task: str, sample_ids: Sequence[str], *, reviewer: str) -
         )
     said = [Decision(each, "withdraw", reviewer, "", _now()) for each in sample_ids]
     return append(home.reviews(task), said)
+
+
+def _sample_id(home: Home, task: str, named: str, holding: Mapping[str, Decision]) -> str:
+    """Of a row as `sot explain` finds it too: by the beginning of its id, its own id, its line."""
+    from sot_pipeline.defs.explained import ExplainedTask
+
+    if text_id(named) in holding:
+        return named
+    try:
+        return ExplainedTask(home, task).find(named)
+    except InputError:
+        return named
 
 
 def list_decisions(home: Home, task: str) -> Listed:
@@ -216,10 +256,11 @@ def list_decisions(home: Home, task: str) -> Listed:
 
 
 def _by_text(rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """The first row of each text."""
+    """The first row of each text, with the number of its copies."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows.select("sample_id", "file", "line", "kept", "rank").iter_rows(named=True):
-        found.setdefault(text_id(row["sample_id"]), row)
+        first = found.setdefault(text_id(row["sample_id"]), row | {"num_rows": 0})
+        first["num_rows"] += 1
     return found
 
 
@@ -231,7 +272,7 @@ def _effect(said: Decision, rows: dict[str, dict[str, Any]]) -> Effect:
         ("keep", True): "stays", ("keep", False): "comes back",
         ("drop", True): "goes", ("drop", False): "stays out",
     }.get((said.decision, row["kept"]), "")  # fmt: skip
-    return Effect(said, row["file"], row["line"], row["rank"], change)
+    return Effect(said, row["file"], row["line"], row["rank"], change, row["num_rows"])
 
 
 def _now() -> str:

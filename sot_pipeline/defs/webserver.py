@@ -17,7 +17,6 @@ import os
 import re
 import stat
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import dagster_webserver.app
 from dagster_webserver.cli import main
@@ -70,28 +69,46 @@ class OwnPagesOnly:
 def why_refused(request: HTTPConnection) -> str | None:
     """Why a request is not the user's own; None if it is."""
     host = request.headers.get("host", "")
-    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-    if name.lower() not in allowed_hosts():
+    name = _without_port(host)
+    if name not in allowed_hosts():
         return (
             f"the Dagster UI answers to {', '.join(allowed_hosts())}, not to {name!r}; "
             f"name a proxy's host in {HOSTS_VARIABLE}"
         )
     origin = request.headers.get("origin")
-    if origin is not None and origin.lower().partition("://")[2] != host.lower():
-        return f"a page of {origin} may not use the Dagster UI"
+    if origin is not None and not _is_own(origin.lower().partition("://")[2], host.lower()):
+        return (
+            f"a page of {origin} may not use the Dagster UI; if that is a proxy in front of it, "
+            f"name its host in {HOSTS_VARIABLE}"
+        )
     from_elsewhere = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
     # a link from elsewhere may open a page, and nothing else
     if origin is None and from_elsewhere and request.headers.get("sec-fetch-mode") != "navigate":
         return "another site's page may not use the Dagster UI"
-    queries = parse_qs(request.url.query)
-    if request.url.path.rstrip("/").endswith("/graphql") and "query" in queries:
+    # the raw parts: a URL that is put together again may end at a "#"
+    if request.scope["path"].rstrip("/").endswith("/graphql") and "query" in request.query_params:
         return "GraphQL is asked by POST"
     return None
 
 
+def _without_port(host: str) -> str:
+    host = host.lower()
+    return host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Whether a page comes from the host that it asks, or from a proxy that is named; a proxy may
+    put another name into the request than the browser knows."""
+    return origin == host or _without_port(origin) in _named_hosts()
+
+
 def allowed_hosts() -> tuple[str, ...]:
-    named = os.environ.get(HOSTS_VARIABLE, "").lower().split(",")
-    return (*THIS_MACHINE, *(host.strip() for host in named if host.strip()))
+    return (*THIS_MACHINE, *_named_hosts())
+
+
+def _named_hosts() -> tuple[str, ...]:
+    named = os.environ.get(HOSTS_VARIABLE, "").split(",")
+    return tuple(_without_port(host.strip()) for host in named if host.strip())
 
 
 def report_response(store: Path, asset: str, fingerprint: str) -> Response:

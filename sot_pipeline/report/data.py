@@ -112,6 +112,7 @@ class ReportData:
         points: Coordinates of the map towards harm, from `embedding_map`.
         neighbours: Coordinates of the map of neighbourhoods, from `neighbourhoods`.
         coverage: Which custom rows lie far from both references.
+        num_kept_by_cut: Rows that the cut alone keeps, the best by rank; None: all that are kept.
         decisions: What reviewers decided: `sample_id, decision, reviewer, note, decided`.
         changes: Since the purification before, as `changes.compare` tells them, one row each;
             None on a first one.
@@ -151,6 +152,7 @@ class ReportData:
     neighbours: EmbeddingMap | None = None
     coverage: Coverage | None = None
     decisions: pl.DataFrame | None = None
+    num_kept_by_cut: int | None = None
     changes: pl.DataFrame | None = None
     change_summary: Mapping[str, Any] = field(default_factory=dict)
     evaluation: pl.DataFrame | None = None

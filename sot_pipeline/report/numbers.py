@@ -12,8 +12,9 @@ class Numbers(NamedTuple):
     """Derived once from the ledger.
 
     `log10_relative`: `[rows]`, log10 of the weight relative to uniform (0 = 1/n; -inf = weight 0).
-    `cut`: on that scale, half way between the last kept and the first removed row; None if all
-    rows are kept or all are removed. `effective_sample_size`: 1 / sum w^2, in rows.
+    `above`: `[rows]` bool, above the cut; `kept` differs from it where a reviewer decided.
+    `cut`: on that scale, half way between the last row above it and the first below; None if all
+    rows are above it or all are below. `effective_sample_size`: 1 / sum w^2, in rows.
     `nearer_harmful_*`: share of those rows whose nearest reference row is a harmful one, or None.
     """
 
@@ -22,6 +23,7 @@ class Numbers(NamedTuple):
     num_removed: int
     log10_relative: np.ndarray
     kept: np.ndarray
+    above: np.ndarray
     cut: float | None
     effective_sample_size: float
     nearer_harmful_removed: float | None
@@ -34,6 +36,9 @@ def numbers_of(data: ReportData) -> Numbers:
     kept = data.ledger["kept"].to_numpy().astype(bool)
     relative = log10_relative_weights(log_weights)
     weights = 10.0**relative / len(relative)
+    above = kept
+    if data.num_kept_by_cut is not None:
+        above = data.ledger["rank"].to_numpy() <= data.num_kept_by_cut
     nearer = None
     if {"safe_similarity", "harmful_similarity"} <= set(data.ledger.columns):
         nearer = (data.ledger["harmful_similarity"] > data.ledger["safe_similarity"]).to_numpy()
@@ -43,7 +48,8 @@ def numbers_of(data: ReportData) -> Numbers:
         num_removed=int((~kept).sum()),
         log10_relative=relative,
         kept=kept,
-        cut=cut_of(relative, kept),
+        above=above,
+        cut=cut_of(relative, above),
         effective_sample_size=float(1 / np.sum(weights**2)),
         nearer_harmful_removed=_share(nearer, ~kept),
         nearer_harmful_kept=_share(nearer, kept),

@@ -38,7 +38,7 @@ class Picture(NamedTuple):
 
 
 def pictures_of(data: ReportData, numbers: Numbers) -> dict[str, Picture | None]:
-    log_weights, kept = data.ledger["log_weight"].to_numpy(), numbers.kept
+    log_weights, kept = data.ledger["log_weight"].to_numpy(), numbers.above
     trace = np.asarray(data.fit.objective_trace, dtype=np.float64)
     drawn: dict[str, Picture | None] = {
         "histogram": _figure(

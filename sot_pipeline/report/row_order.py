@@ -7,13 +7,15 @@ from sot_pipeline.report.numbers import Numbers
 
 
 def near_the_cut(numbers: Numbers, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the rows next to the cut, nearest first: the `count` removed ones with the highest
-    weights and the `count` kept ones with the lowest. Empty without a cut."""
+    """Places of the rows next to the cut, nearest first: the `count` removed ones below it and the
+    `count` kept ones above it. Rows that a reviewer put on the other side are neither. Empty
+    without a cut."""
     if numbers.cut is None:
         nothing = np.empty(0, dtype=np.int64)
         return nothing, nothing
     order = np.argsort(numbers.log10_relative, kind="stable")
-    removed, kept = order[~numbers.kept[order]], order[numbers.kept[order]]
+    kept, above = numbers.kept[order], numbers.above[order]
+    removed, kept = order[~kept & ~above], order[kept & above]
     return removed[::-1][:count], kept[:count]
 
 

@@ -18,7 +18,7 @@ def texts(tmp_path_factory) -> dict[str, Path]:
 def purify(root: Path, texts: dict[str, Path], *, dry_on: str | None = None, **flags) -> int:
     sources = ([str(texts["custom"])], [str(texts["safe"])], [str(texts["harmful"])])
     chosen = {"embedding.encoder": str(texts["model"]), **flags}
-    return run_purify(root, "small", sources, chosen, [], None, True, dry_on)
+    return run_purify(root, "small", sources, chosen, [], None, True, dry_on=dry_on)
 
 
 def tree(root: Path) -> dict[str, int]:
@@ -72,7 +72,7 @@ def test_a_model_that_does_not_fit_is_a_finding(tmp_path, texts, capsys, monkeyp
     tiny = hardware.GPUS["l4"]._replace(memory=1000)
     monkeypatch.setitem(hardware.GPUS, "l4", tiny)
     flags = {"base_model.name": str(texts["model"])}
-    assert run_finetune(tmp_path, "small", flags, [], [], None, True, "l4") == 3
+    assert run_finetune(tmp_path, "small", flags, [], [], None, True, dry_on="l4") == 3
     document = json.loads(capsys.readouterr().out)
     assert document["fits"] is False
     assert not next(s for s in document["stages"] if s["asset"] == "adapter")["fits"]

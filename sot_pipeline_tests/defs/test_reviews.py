@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sot_pipeline.definitions import CUSTOM, PURIFIED, REFERENCES, TRANSPORT
+from sot_pipeline.definitions import INPUTS, PURIFIED, TRANSPORT
 from sot_pipeline.defs.materialise import Materialised
 from sot_pipeline.defs.reviews import export_rows, forget, import_answers, list_decisions
 from sot_pipeline.defs.state import asset_states
@@ -16,7 +16,7 @@ from sot_pipeline.reviews.sheet import write_sheet
 from sot_pipeline_tests.small_home import SmallProject, computed
 
 # without the report, whose figures take longer than everything else together
-ORDER = [a.name for a in (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED)][:-1]
+ORDER = [*(a.name for a in (*INPUTS, *TRANSPORT, *PURIFIED)), "purification_changes"]
 
 
 def purify(project: SmallProject) -> dict[str, Materialised]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sot_pipeline.defs.assets.reviews import reviews_as_shown
 from sot_pipeline.defs.cached_asset import CheckSpec, Stage, cached_asset, check
 from sot_pipeline.defs.store import Artifact, Store, Stored
 from sot_pipeline.errors import InputError
@@ -73,6 +74,7 @@ def _trained_on(table: pl.DataFrame, reason: str, *, kept: bool, moved: float = 
     group="report",
     kinds={"polars", "duckdb"},
     settings=("repurification.retrain_tolerance",),
+    source=reviews_as_shown,
     follows="selected_samples",
 )
 def purification_changes(

@@ -69,7 +69,7 @@ def selected_samples(
         metadata={"num_kept": table.height, "num_removed": num_removed}
         | cut
         | {f"review_{name}": count for name, count in review.items()},
-        plots={"weight_histogram": weight_histogram_png(log_weights, kept, width_px=400)},
+        plots={"weight_histogram": weight_histogram_png(log_weights, kept_by_cut, width_px=400)},
         checks=(
             check(
                 CUT_SPARES_WANTED_ROWS,

@@ -183,6 +183,7 @@ def _report(
         points=_points(made.embedding_map, "towards_harm", "across"),
         neighbours=_points(made.embedding_map, "x", "y"),
         coverage=_coverage(made.reference_coverage),
+        num_kept_by_cut=made.selected_samples.document["review"]["num_kept_by_cut"],
         decisions=_decisions(explanations, made.review_decisions),
         **_changes(made.purification_changes),
         **(_measured(results) if results is not None else {}),
@@ -196,7 +197,10 @@ def _report(
     log_weights = explanations["log_weight"].to_numpy()
     kept = explanations["kept"].to_numpy()
     return Artifact(
-        metadata={"report": str(stage.final_directory / "report.html"), "bytes": len(html)},
+        metadata={
+            "report": str(stage.final_directory / "report.html"),
+            "bytes": len(html.encode()),
+        },
         plots={
             "embedding_map": embedding_map_png(
                 _points(made.embedding_map, "x", "y"),

@@ -25,7 +25,7 @@ def embedding_map_png(
     """Where the three sets lie: custom rows coloured and sized by weight, references muted.
 
     `towards_harm`: the horizontal axis is that of `embedding_map`; else no axis has a meaning.
-    Colours turn at the cut (or at the uniform weight, without a cut). Of larger sets an even
+    Colours turn at the cut; without one all are those of kept rows. Of larger sets an even
     sample is drawn.
     """
     from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
@@ -36,7 +36,8 @@ def embedding_map_png(
     small = width_px <= SMALL_PX
     size = 5 if small else 12
     shown = finite(relative)
-    middle = cut_of(relative, kept) or 0.0
+    cut = cut_of(relative, kept)
+    middle = float(shown.min()) if cut is None else cut
     low, high = np.quantile(shown, [0.01, 0.99])
     drawn = _drawn(np.column_stack([points.custom, shown]), small)
     drawn = drawn[np.argsort(drawn[:, 2])[::-1]]  # light rows on top: they are the news

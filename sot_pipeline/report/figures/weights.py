@@ -116,4 +116,7 @@ def _bins(low: float, high: float, cut: float | None) -> np.ndarray:
     if cut is None:
         return np.linspace(low, high, _NUM_BINS + 1)
     first, last = np.floor((low - cut) / width), np.ceil((high - cut) / width)
-    return cut + width * np.arange(first, last + 1)
+    edges = cut + width * np.arange(first, last + 1)
+    # rounding must leave no row outside
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
+    return edges

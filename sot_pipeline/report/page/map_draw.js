@@ -17,7 +17,7 @@ const mapColours = () => {
 const shadesOf = (rows) => {
   const sorted = Float32Array.from(rows.columns.weight).sort();
   const at = (share) => sorted[Math.floor(share * (sorted.length - 1))];
-  const cut = rows.cut === null ? 0 : rows.cut;
+  const cut = rows.cut === null ? at(0) : rows.cut; // without a cut all have the colours of kept rows
   const [low, high] = [Math.min(at(0.01), cut - 0.05), Math.max(at(0.99), cut + 0.05)];
   const half = (NUM_SHADES - 1) / 2;
   const of = (weight) => {
