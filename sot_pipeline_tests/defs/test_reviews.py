@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -63,7 +64,7 @@ def kept_ids(project: SmallProject) -> set[str]:
 
 
 def states(project: SmallProject) -> dict[str, tuple[str, ...]]:
-    found = asset_states((*TRANSPORT, *PURIFIED[:-1]), project.home, project.store, "small")
+    found = asset_states((*TRANSPORT, *PURIFIED), project.home, project.store, "small")
     return {s.asset: s.because for s in found if s.state == "stale" and s.because}
 
 
@@ -105,7 +106,8 @@ def test_a_note_alone_is_recorded_and_goes_no_further(project):
     decide(project, {worst: "keep"})
     purify(project)
     decide(project, {worst: "keep"}, note="a test of the model's manners", who="Bo")
-    assert computed(purify(project)) == {"review_decisions"}
+    # the account of changes names the reviewer
+    assert computed(purify(project)) == {"review_decisions", "purification_changes"}
     table = project.current("review_decisions").table()
     assert table["note"].to_list() == ["a test of the model's manners"]
     assert states(project) == {}
@@ -270,3 +272,27 @@ def test_a_damaged_log_stops_the_run_with_its_line(project):
     path.write_text("keep everything\n")
     with pytest.raises(InputError, match=r"small\.jsonl:1"):
         purify(project)
+
+
+def test_a_sheet_with_answers_is_not_overwritten_before_they_are_imported(project, tmp_path):
+    out = tmp_path / "sheet.csv"
+    options: Any = {"which": "borderline", "num_rows": 4, "show_text": False, "redact": True}
+    export_rows(project.home, "small", out, **options)
+    export_rows(project.home, "small", out, **options)  # nobody wrote into it
+    row = ids_by_rank(project)[-1]
+    write_sheet([{"sample_id": row, "decision": "keep", "note": "", "reviewer": "Ann"}], out)
+    with pytest.raises(InputError, match="1 answer"):
+        export_rows(project.home, "small", out, **options)
+    import_answers(project.home, "small", out, reviewer="")
+    export_rows(project.home, "small", out, **options)
+    out.write_text("something else")
+    with pytest.raises(InputError, match="not overwritten"):
+        export_rows(project.home, "small", out, **options)
+
+
+def test_a_decision_is_withdrawn_by_any_name_of_its_row(project):
+    row = ids_by_rank(project)[-1]
+    decide(project, {row: "keep"})
+    custom = project.current("custom_texts").table().filter(pl.col("sample_id") == row)
+    forget(project.home, "small", [f"custom.jsonl:{custom['line'][0]}"], reviewer="Ann")
+    assert list_decisions(project.home, "small").in_force == []
