@@ -215,8 +215,14 @@ def stale_and_why(browser: Browser, live: Live, project: SmallProject) -> None:
     """With automation off for a moment: a changed reference shows as stale, with the reason."""
     _turn_automation(browser, live, "STOPPED")
     append(project.files["harmful"], 1, 2)
-    browser.open(f"/assets/harmful_texts?view=partitions&partition={quote(TASK)}")
-    browser.shows("Latest materialization", "Unsynced", seconds=PATIENCE * 2)
+    page = f"/assets/harmful_texts?view=partitions&partition={quote(TASK)}"
+
+    def unsynced(_: object) -> bool:
+        browser.open(page)  # an open page does not hear of the observation
+        browser.shows("Latest materialization")
+        return "Unsynced" in browser.text()
+
+    browser.until(unsynced, "harmful_texts is unsynced", PATIENCE * 2)
     browser.hover("//*[contains(text(), 'Unsynced')]")
     browser.shows("harmful_file")
     browser.picture("stale-and-why")
