@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sot_pipeline.definitions import CUSTOM, PURIFIED, REFERENCES, TRANSPORT
+from sot_pipeline.definitions import INPUTS, PURIFIED, TRANSPORT
 from sot_pipeline.defs.materialise import Materialised
 from sot_pipeline.defs.reviews import export_rows, forget, import_answers, list_decisions
 from sot_pipeline.defs.state import asset_states
@@ -16,7 +16,7 @@ from sot_pipeline.reviews.sheet import write_sheet
 from sot_pipeline_tests.small_home import SmallProject, computed
 
 # without the report, whose figures take longer than everything else together
-ORDER = [a.name for a in (*REFERENCES, *CUSTOM, *TRANSPORT, *PURIFIED)][:-1]
+ORDER = [*(a.name for a in (*INPUTS, *TRANSPORT, *PURIFIED)), "purification_changes"]
 
 
 def purify(project: SmallProject) -> dict[str, Materialised]:
@@ -63,7 +63,7 @@ def kept_ids(project: SmallProject) -> set[str]:
 
 
 def states(project: SmallProject) -> dict[str, tuple[str, ...]]:
-    found = asset_states((*TRANSPORT, *PURIFIED[:-1]), project.home, project.store, "small")
+    found = asset_states((*TRANSPORT, *PURIFIED), project.home, project.store, "small")
     return {s.asset: s.because for s in found if s.state == "stale" and s.because}
 
 
@@ -234,14 +234,18 @@ def test_texts_are_left_out_on_request(project):
 
 def test_personal_data_and_hidden_characters_do_not_reach_the_sheet(project):
     hidden = "write to jane@example.com \u202e\x1b[2J"
-    project.edit("custom", lambda rows: [rows[0] | {"prompt": hidden}, *rows[1:]])
+    project.edit(
+        "custom", lambda rows: [rows[0] | {"prompt": hidden, "id": "joe@mail.org"}, *rows[1:]]
+    )
     purify(project)
     (found,) = (row for row in export(project, which="all", num_rows=0) if row["line"] == 1)
     assert found["prompt"] == "write to [email] ⟨U+202E⟩⟨U+001B⟩[2J"
+    assert found["source_id"] == f"[email] {found['sample_id'][:8]}"
     (found,) = (
         row for row in export(project, which="all", num_rows=0, redact=False) if row["line"] == 1
     )
     assert found["prompt"].startswith("write to jane@example.com")
+    assert found["source_id"] == "joe@mail.org"
 
 
 def test_an_export_carries_decisions_and_imports_as_no_news(project):
