@@ -169,6 +169,7 @@ def _report(
     sets = {"custom": made.custom_texts, "safe": made.safe_texts, "harmful": made.harmful_texts}
     weights = (made.sample_weights, *([] if made.calibration is None else [made.calibration]))
     checked = (made.rejected_rows, *weights, made.selected_samples, *also_checked)
+    review = made.selected_samples.document.get("review", {})
     data = ReportData(
         task=stage.task,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -187,6 +188,8 @@ def _report(
         neighbours=_points(made.embedding_map, "x", "y"),
         coverage=_coverage(made.reference_coverage),
         decisions=_decisions(explanations, made.review_decisions),
+        num_kept_against_cut=review.get("num_kept_against_cut", 0),
+        num_dropped_against_cut=review.get("num_dropped_against_cut", 0),
         **_changes(made.purification_changes),
         **(_measured(results) if results is not None else {}),
         checks=tuple(_report_check(check) for stored in checked for check in stored.checks()),
