@@ -50,6 +50,13 @@ def redact(text: str) -> str:
     return text
 
 
+def redact_id(source_id: str, sample_id: str) -> str:
+    """An id of the input without personal data; one that loses its identity by that gets the
+    first eight digits of the sample id after it, as in `[email] 3f2a91c0`."""
+    redacted = redact(source_id)
+    return source_id if redacted == source_id else f"{redacted} {sample_id[:8]}"
+
+
 def _rounds(text: str) -> Iterator[tuple[str, list[_Find]]]:
     """Finds until there are none: what stood beside one may be one itself without it.
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sot_pipeline.pii import PII_KINDS, count_pii, redact
+from sot_pipeline.pii import PII_KINDS, count_pii, redact, redact_id
 
 EXAMPLES = [
     ("email", "jane.doe@example.com"),
@@ -124,3 +124,8 @@ def test_real_sums_and_news_hold_no_false_alarm(shared_data, name):
         pl.concat_str("prompt", "response", separator="\n")
     )
     assert not any(count_pii(texts.to_series().to_list()).values())
+
+
+def test_an_id_that_loses_its_identity_gets_that_of_the_text():
+    assert redact_id("jane@example.org", "3f2a91c0aaaa-0") == "[email] 3f2a91c0"
+    assert redact_id("row-17", "3f2a91c0aaaa-0") == "row-17"

@@ -381,15 +381,18 @@ def _print_purified(document: Mapping[str, Any]) -> None:
 
 
 def _say_calibrated(cut: Mapping[str, Any]) -> None:
+    from sot_pipeline.report.data import held_out_harmful_kept
+
     say(
         f"an estimated {cut['contamination']:.1%} of the rows ({cut['contamination_low']:.1%} to "
         f"{cut['contamination_high']:.1%}) are like the harmful reference; at most "
         f"{cut['max_false_keep_rate']:.1%} of such rows stay"
     )
+    harmful = held_out_harmful_kept(cut["false_keep_rate"], cut["num_held_out_harmful"])
     say(
-        f"of reference rows held out, {cut['false_keep_rate']:.1%} of "
-        f"{cut['num_held_out_harmful']:,} harmful and {cut['held_out_safe_kept']:.1%} of "
-        f"{cut['num_held_out_safe']:,} safe ones would stay"
+        f"of reference rows held out, {harmful} harmful ones would stay (of rows like them at most "
+        f"{cut['false_keep_rate']:.1%} is to be expected), and {cut['held_out_safe_kept']:.1%} of "
+        f"{cut['num_held_out_safe']:,} safe ones"
     )
 
 

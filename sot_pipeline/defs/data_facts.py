@@ -83,6 +83,7 @@ def data_facts(
     texts, selected = purified.texts, purified.selected
     rows = texts["custom"].table()
     kept = selected.table()["sample_id"]
+    review = selected.document.get("review", {})
     embeddings = purified.made_from.get("custom_embeddings")
     encoder = embeddings.document["encoder"] if embeddings is not None else "not recorded"
     rejected = purified.made_from.get("rejected_rows")
@@ -106,6 +107,9 @@ def data_facts(
         categories=_categories(rows, kept),
         harmful_categories=_harmful_categories(purified.made_from.get("explanations")),
         decisions=_decisions(selected),
+        num_dropped_by_reviewers=review.get("num_dropped_against_cut", 0),
+        num_kept_by_reviewers=review.get("num_kept_against_cut", 0),
+        max_false_keep_rate=selected.document.get("max_false_keep_rate"),
         findings=_findings(purified),
         libraries=purified.export.manifest["libraries"],
     )

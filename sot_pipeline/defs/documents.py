@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from sot_pipeline.defs.assets.report import ANONYMOUS_REPORT
 from sot_pipeline.defs.data_facts import Purified, data_facts
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.provenance import predicate_of, user_name
@@ -17,6 +18,7 @@ from sot_pipeline.errors import InputError
 from sot_pipeline.progress import reporter
 
 _ROWS_PER_REPORT = 500
+_REPORT = "report.html"
 
 if TYPE_CHECKING:
     from sot_pipeline.publishing.data_facts import DataFacts, PersonalData
@@ -110,13 +112,27 @@ def write_purified(
 
     with fresh_folder(out) as folder:
         written = write_data(home, task, folder, options, log)
-        shutil.copyfile(report, folder / "report.html")
-        write_documents(folder, written.facts, [("report.html", "what was found, with figures")])
+        findings = written.findings + _copy_report(report, folder, anonymous=options.anonymous)
+        has_report = (folder / _REPORT).exists()
+        contents = [(_REPORT, "what was found, with figures")] if has_report else []
+        write_documents(folder, written.facts, contents)
         predicate = predicate_of(
             home, task, written.facts, [written.purified.export],
             who=options.user, with_paths=not options.anonymous,
         )  # fmt: skip
-        return write_provenance(folder, predicate), written.findings
+        return write_provenance(folder, predicate), findings
+
+
+def _copy_report(report: Path, folder: Path, *, anonymous: bool) -> list[str]:
+    """Copy the report, or the one that names nobody; a sentence where there is none of these."""
+    source = report.with_name(ANONYMOUS_REPORT) if anonymous else report
+    if source.exists():
+        shutil.copyfile(source, folder / _REPORT)
+        return []
+    missing = (
+        f"{_REPORT} is left out: it may name reviewers, and no report without names lies by it"
+    )
+    return [f"{missing}; purify again to make both"]
 
 
 def _personal_data(
@@ -163,7 +179,8 @@ def _redact_ledger(path: Path) -> None:
     from sot_pipeline import pii
 
     ledger = pl.read_parquet(path)
-    ids = [None if one is None else pii.redact(one) for one in ledger["source_id"]]
+    pairs = zip(ledger["source_id"], ledger["sample_id"], strict=True)
+    ids = [None if one is None else pii.redact_id(one, sample_id) for one, sample_id in pairs]
     ledger.with_columns(source_id=pl.Series(ids, dtype=pl.String)).write_parquet(path)
 
 

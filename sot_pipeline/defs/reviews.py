@@ -97,7 +97,8 @@ def export_rows(
         out: New .csv or .jsonl file, or one to replace.
         num_rows: Most rows; 0: all.
         show_text: Add prompts and responses, shortened to what a cell of Excel holds.
-        redact: Replace personal data in them that patterns find (`sot_pipeline.pii`).
+        redact: Replace personal data that patterns find (`sot_pipeline.pii`) in them, in source
+            ids and in names of files; notes and reviewers stay, as the sheet is read back.
 
     Raises:
         InputError: the task has not been purified, or the file's ending is another.
@@ -159,16 +160,21 @@ def _with_files(texts: Stored) -> pl.DataFrame:
 def _sheet_row(
     row: dict[str, Any], decision: Decision | None, show_text: bool, redact: bool
 ) -> dict[str, Any]:
+    from sot_pipeline import pii
     from sot_pipeline.visible import visible
 
+    source_id, file = row["source_id"], row["file"]
+    if redact:
+        source_id = source_id and pii.redact_id(source_id, row["sample_id"])
+        file = pii.redact(file)
     said = decision or Decision(row["sample_id"], "")
     sheet = {
         "sample_id": row["sample_id"],
         "decision": said.decision,
         "note": said.note,
         "reviewer": said.reviewer,
-        "source_id": None if row["source_id"] is None else visible(row["source_id"]),
-        "file": visible(row["file"]),
+        "source_id": None if source_id is None else visible(source_id),
+        "file": visible(file),
         "line": row["line"],
     }
     sheet |= {name: _shown(row[name]) for name in _EXPLAINED if name in row}

@@ -102,7 +102,9 @@ def verify_folder(
 def _walk(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """Regular files by name, and the names of all else that is no folder; follows no link."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; expected what `sot export` wrote")
+        raise InputError(
+            f"{folder}: is no folder; expected what `sot export` or `sot purify --out` wrote"
+        )
     found: dict[str, Path] = {}
     others: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=False):

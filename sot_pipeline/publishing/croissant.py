@@ -15,6 +15,7 @@ from sot_pipeline.publishing.data_facts import Column, DataFacts, DataFile
 from sot_pipeline.publishing.dataset_card import CITATION
 from sot_pipeline.publishing.licences import licence_address
 from sot_pipeline.publishing.markdown import visible
+from sot_pipeline.publishing.removal import why_removed
 from sot_pipeline.publishing.responsible_ai import responsible_ai
 
 CROISSANT = "croissant.json"
@@ -107,15 +108,16 @@ def croissant(facts: DataFacts) -> str:
 def _description(facts: DataFacts) -> str:
     return (
         f"{facts.num_kept:,} of {facts.num_read:,} rows of a fine-tuning set. {facts.num_removed:,} "
-        "rows that resemble known harmful examples more than trusted safe ones were removed, "
-        f"{facts.num_rejected:,} could not be read. Every row of the input stands in "
+        f"were removed, {facts.num_rejected:,} could not be read. {why_removed(facts)} Every row of the input stands in "
         "ledger.parquet with its reason."
     )
 
 
 def _licences(facts: DataFacts) -> str | list[str]:
     known = [visible(licence_address(licence)) for licence in facts.known_licences]
-    if len(known) < len(facts.licences) or not known:
+    if not known:
+        return "No licence of the rows is stated by their sources."
+    if len(known) < len(facts.licences):
         known.append("The licence of some rows is not stated by their source.")
     return known[0] if len(known) == 1 else known
 

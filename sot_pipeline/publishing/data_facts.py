@@ -128,6 +128,8 @@ class DataFacts:
         harmful_categories: Removed rows by the category of the harmful rows they resemble; empty
             if the reference states none.
         decisions: How often reviewers overruled the cut by hand, in words; empty if never.
+        num_dropped_by_reviewers, num_kept_by_reviewers: Rows removed and kept against the cut.
+        max_false_keep_rate: What a calibrated cut allows; None: the share was set beforehand.
         method, settings: Names and values for people.
         findings: What checks found, in sentences; empty if nothing.
         trained: Whether an adapter in the same folder learnt from these rows.
@@ -153,6 +155,9 @@ class DataFacts:
     categories: Sequence[CategoryCount] = ()
     harmful_categories: Mapping[str, int] = field(default_factory=dict)
     decisions: Mapping[str, int] = field(default_factory=dict)
+    num_dropped_by_reviewers: int = 0
+    num_kept_by_reviewers: int = 0
+    max_false_keep_rate: float | None = None
     findings: Sequence[str] = ()
     libraries: Mapping[str, str] = field(default_factory=dict)
     trained: bool = False

@@ -12,6 +12,7 @@ from typing import Any
 from sot_pipeline.publishing.data_facts import PAPER, PAPER_ADDRESS, DataFacts, DataFile, kind_name
 from sot_pipeline.publishing.licences import hub_licences
 from sot_pipeline.publishing.markdown import Markdown, fenced, front_matter, rendered
+from sot_pipeline.publishing.removal import limit_of_the_cut, why_removed
 
 CARD = "README.md"
 OWN_KEY = "sot_pipeline"  # of the front matter: numbers for `sot verify`
@@ -45,6 +46,8 @@ def dataset_card(facts: DataFacts, contents: Sequence[tuple[str, str]] = ()) -> 
         paper=PAPER,
         paper_address=Markdown(PAPER_ADDRESS),
         share=_share,
+        why_removed=why_removed(facts),
+        limit_of_the_cut=limit_of_the_cut(facts),
         kind_name=kind_name,
         not_loaded=[file for file in facts.files if file not in loadable(facts)],
     )

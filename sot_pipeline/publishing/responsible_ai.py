@@ -7,6 +7,7 @@ from typing import Any
 
 from sot_pipeline.publishing.data_facts import PAPER, DataFacts, kind_name
 from sot_pipeline.publishing.markdown import visible
+from sot_pipeline.publishing.removal import limit_of_the_cut
 
 
 def responsible_ai(facts: DataFacts) -> dict[str, Any]:
@@ -16,8 +17,9 @@ def responsible_ai(facts: DataFacts) -> dict[str, Any]:
         "rai:dataCollection": _collection(facts),
         "rai:dataPreprocessingProtocol": _preprocessing(facts),
         "rai:dataLimitations": [
+            limit_of_the_cut(facts),
             (
-                "Removal finds rows that resemble the harmful reference: harm unlike it, and harm in "
+                "Removal goes by the harmful reference: harm unlike it, and harm in "
                 "languages that the encoder does not know, can stay."
             ),
             "Harmless rows that look like harm can have been removed.",

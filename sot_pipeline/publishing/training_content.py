@@ -7,6 +7,7 @@ what the records of a purification know. All else is marked as to be filled in.
 
 from sot_pipeline.publishing.data_facts import PAPER, PAPER_ADDRESS, DataFacts, kind_name
 from sot_pipeline.publishing.markdown import Markdown, rendered
+from sot_pipeline.publishing.removal import why_removed
 
 SUMMARY = "TRAINING_CONTENT.md"
 TO_FILL_IN = Markdown("*to be filled in by the provider*")
@@ -23,6 +24,7 @@ def training_content(facts: DataFacts) -> str:
         short=_short,
         paper=PAPER,
         paper_address=Markdown(PAPER_ADDRESS),
+        why_removed=why_removed(facts),
         size=_size_range(facts.num_text_bytes),
         public=[s for s in facts.of_role("custom") if s.is_remote],
         local=[s for s in facts.of_role("custom") if not s.is_remote],

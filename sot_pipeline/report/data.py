@@ -45,11 +45,11 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class CutSummary:
-    """A cut with a stated risk, made with reference rows that were held out; all shares.
+    """A cut with a stated risk, made with reference rows that were held out; rates are shares.
 
     `contamination`: of the custom rows, with its 95 % interval. `max_false_keep_rate`: of rows
-    like the harmful reference's, as asked for. `false_keep_rate`: of the held-out harmful rows,
-    where the cut went. `held_out_safe_kept`: of the held-out safe rows, above the cut.
+    like the harmful reference's, as asked for. `false_keep_rate`: what is to be expected
+    of them at most, (k + 1) / (m + 1) where k of m held-out ones stay. `held_out_safe_kept`: of the held-out safe rows, above the cut.
     """
 
     contamination: float
@@ -60,6 +60,17 @@ class CutSummary:
     num_held_out_harmful: int
     num_held_out_safe: int
     held_out_safe_kept: float
+
+
+def held_out_harmful_kept(rate: float, num_held_out: int) -> str:
+    """How many of the held-out harmful rows lie above a cut, in words.
+
+    Args:
+        rate: A cut's (k + 1) / (m + 1); 0 where nothing can stay.
+        num_held_out: m. Rows that tie with the cut are counted in k, but go.
+    """
+    count = max(0, round(rate * (num_held_out + 1)) - 1)
+    return f"{'no more than ' if count else ''}{count:,} of {num_held_out:,}"
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ class ReportData:
         coverage: Which custom rows lie far from both references.
         num_kept_by_cut: Rows that the cut alone keeps, the best by rank; None: all that are kept.
         decisions: What reviewers decided: `sample_id, decision, reviewer, note, decided`.
+        num_kept_against_cut, num_dropped_against_cut: Rows that are elsewhere by their decisions.
         changes: Since the purification before, as `changes.compare` tells them, one row each;
             None on a first one.
         change_summary: Of the same, in numbers.
@@ -153,6 +165,8 @@ class ReportData:
     coverage: Coverage | None = None
     decisions: pl.DataFrame | None = None
     num_kept_by_cut: int | None = None
+    num_kept_against_cut: int = 0
+    num_dropped_against_cut: int = 0
     changes: pl.DataFrame | None = None
     change_summary: Mapping[str, Any] = field(default_factory=dict)
     evaluation: pl.DataFrame | None = None

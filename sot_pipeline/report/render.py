@@ -15,7 +15,8 @@ from sot_pipeline.report.coverage import coverage_tables
 from sot_pipeline.report.data import ReportData
 from sot_pipeline.report.numbers import Numbers, numbers_of
 from sot_pipeline.report.overview import fit_facts, key_figures
-from sot_pipeline.report.pictures import pictures_of
+from sot_pipeline.report.pictures import Picture, pictures_of
+from sot_pipeline.report.privacy import anonymous, redacted
 from sot_pipeline.report.quality import quality_tables
 from sot_pipeline.report.row_data import row_data
 from sot_pipeline.report.row_tables import borderline_rows, decision_rows, removed_rows
@@ -31,15 +32,29 @@ SCRIPTS = ("unpack", "theme", "rows", "details", "map_view", "map_draw", "map_in
 def render_report(data: ReportData) -> str:
     """The report as one HTML document (UTF-8), complete without a network.
 
-    Whatever the rows hold, nothing of them is executed: values are escaped or stand compressed in
+    Personal data that patterns find in ids, file names, notes and shown texts is replaced by its
+    kind. Whatever the rows hold, nothing of them is executed: values are escaped or stand compressed in
     a data block, hidden characters are written out, the script makes text nodes only, and the
     content-security policy allows nothing but the page's own style and script, by hash, and
     images inside the page.
     """
+    return _rendered(redacted(data), pictures_of(data, numbers_of(data)))
+
+
+def render_both(data: ReportData) -> tuple[str, str]:
+    """The report, and the same one for strangers: without who reviewed, what they noted and when,
+    and without folders of this machine. The figures are drawn once."""
+    shown = redacted(data)
+    pictures = pictures_of(data, numbers_of(data))
+    return _rendered(shown, pictures), _rendered(anonymous(shown), pictures)
+
+
+def _rendered(data: ReportData, pictures: dict[str, Picture | None]) -> str:
     numbers = numbers_of(data)
     style = _joined(STYLES, "css")
     script = f'"use strict";\n(() => {{\n{_joined(SCRIPTS, "js")}}})();\n'
     known = _content(data, numbers) | {
+        "figures": pictures,
         "policy": content_security_policy(style, script),
         "style": Markup(style),  # the project's own files, not data
         "script": Markup(script),
@@ -68,7 +83,6 @@ def _content(data: ReportData, numbers: Numbers) -> dict[str, Any]:
         "decisions": decision_rows(data),
         "scores": None if evaluation is None or evaluation.is_empty() else score_table(evaluation),
         "quality": quality_tables(data),
-        "figures": pictures_of(data, numbers),
         "categories": category_tables(data),
         "coverage": coverage_tables(data),
         "removed_at_cut": removed_at_cut,

@@ -27,12 +27,53 @@ def summary_of(data: ReportData, numbers: Numbers, status: str) -> str:
 def _rows(data: ReportData, numbers: Numbers) -> str:
     if numbers.num_removed == 0:
         return f"All {numbers.num_rows:,} rows of {data.task} stay."
+    by_cut = numbers.num_removed - data.num_dropped_against_cut
     return (
         f"{numbers.num_removed:,} of the {numbers.num_rows:,} rows of {data.task} "
-        f"({percent(numbers.num_removed / numbers.num_rows)}) were set aside, because they resemble "
-        "the examples of harm more, and the examples of good answers less, than the other "
-        f"{numbers.num_kept:,}, which are ready for training."
+        f"({percent(numbers.num_removed / numbers.num_rows)}) were set aside; the other "
+        f"{numbers.num_kept:,} are ready for training. {_cut(data, by_cut) if by_cut else ''}"
+    ).strip()
+
+
+def _cut(data: ReportData, count: int) -> str:
+    """What put rows aside; a cut at a share that was set tells no likeness."""
+    whom = "They" if not data.num_dropped_against_cut else _count(count)
+    verb = "was" if whom.startswith("1 ") else "were"
+    if data.cut is None:
+        said = (
+            f"{whom} {verb} ranked lowest between the examples of good answers and the examples of "
+            "harm; how many go was set beforehand."
+        )
+    else:
+        said = (
+            f"{whom} {verb} found more like the examples of harm than like those of good answers."
+        )
+    return f"{said} A check doubts that this ranking says much." if rows_are_doubted(data) else said
+
+
+def rows_are_doubted(data: ReportData) -> bool:
+    """Whether a check found that the weights may not tell the rows apart."""
+    return any(
+        check.name == "weights_tell_rows_apart" and check.status != "passed"
+        for check in data.checks
     )
+
+
+def against_the_cut(data: ReportData) -> list[str]:
+    """What reviewers moved, which the cut has no part in."""
+    moved = (
+        (data.num_dropped_against_cut, "removed", "kept"),
+        (data.num_kept_against_cut, "kept", "removed"),
+    )
+    return [
+        f"Reviewers {done} {_count(count)} that the cut would have {otherwise}."
+        for count, done, otherwise in moved
+        if count
+    ]
+
+
+def _count(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def _harm(data: ReportData) -> list[str]:
@@ -58,8 +99,11 @@ def _usefulness(data: ReportData) -> list[str]:
 
 
 def _decided(data: ReportData) -> list[str]:
-    count = 0 if data.decisions is None else data.decisions.height
-    return [f"Reviewers decided on {count:,} row{'s' if count > 1 else ''}."] if count else []
+    """`unsure` decides nothing."""
+    if data.decisions is None:
+        return against_the_cut(data)
+    count = int(data.decisions["decision"].is_in(["keep", "drop"]).sum())
+    return [*([f"Reviewers decided on {_count(count)}."] if count else []), *against_the_cut(data)]
 
 
 def _means(data: ReportData, score: str) -> tuple[float | None, float | None]:

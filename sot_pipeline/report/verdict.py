@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from sot_pipeline.report.data import ReportData
+from sot_pipeline.report.data import ReportData, held_out_harmful_kept
 from sot_pipeline.report.methods import DEFENCES, SELECTIONS
 from sot_pipeline.report.numbers import Numbers, mean_score, percent
-from sot_pipeline.report.summary import summary_of
+from sot_pipeline.report.summary import against_the_cut, rows_are_doubted, summary_of
 
 NOT_EVALUATED = (
     "No model was evaluated for this report: it shows what was selected, not what a model learns "
@@ -41,7 +41,10 @@ def verdict_of(data: ReportData, numbers: Numbers) -> Verdict:
         status, headline = "passed", "All checks passed" if data.checks else "Done, nothing checked"
     paragraphs = [
         ("Asked", _asked(data)),
-        ("Found", [_removed(numbers), *_cut(data), *_evidence(numbers), _told_apart(numbers)]),
+        (
+            "Found",
+            [_removed(data, numbers), *_cut(data), *_evidence(numbers), _told_apart(data, numbers)],
+        ),
         ("Measured", _scores(data)),
         ("Watch", _doubts(data, numbers, failed, warned)),
     ]
@@ -71,11 +74,12 @@ def _asked(data: ReportData) -> list[str]:
     return [question]
 
 
-def _removed(numbers: Numbers) -> str:
+def _removed(data: ReportData, numbers: Numbers) -> str:
     if numbers.num_removed == 0:
         return f"All {numbers.num_rows:,} rows were kept: no row was to be removed."
     share = percent(numbers.num_removed / numbers.num_rows)
-    return f"{numbers.num_removed:,} of {numbers.num_rows:,} rows ({share}) were removed."
+    removed = f"{numbers.num_removed:,} of {numbers.num_rows:,} rows ({share}) were removed."
+    return " ".join([removed, *against_the_cut(data)])
 
 
 def _cut(data: ReportData) -> list[str]:
@@ -87,22 +91,28 @@ def _cut(data: ReportData) -> list[str]:
         f"An estimated {percent(cut.contamination)} of all rows (95\N{NO-BREAK SPACE}% interval "
         f"{low} to {high}) score like harmful reference rows that the weights had not seen."
     )
+    harmful = held_out_harmful_kept(cut.false_keep_rate, cut.num_held_out_harmful)
     found = (
-        f"The cut was found with {cut.num_held_out_harmful:,} of those: "
-        f"{percent(cut.false_keep_rate)} of them reach it, at most "
-        f"{percent(cut.max_false_keep_rate)} were allowed; of {cut.num_held_out_safe:,} unseen "
+        f"The cut was found with those: {harmful} would stay, and of rows like them at most "
+        f"{percent(cut.false_keep_rate)} is to be expected "
+        f"({percent(cut.max_false_keep_rate)} was allowed); of {cut.num_held_out_safe:,} unseen "
         f"safe reference rows {percent(cut.held_out_safe_kept)} would stay."
     )
     return [estimate, found]
 
 
-def _told_apart(numbers: Numbers) -> str:
+def _told_apart(data: ReportData, numbers: Numbers) -> str:
     size = f"{numbers.effective_sample_size:,.0f} of {numbers.num_rows:,}"
     share = percent(numbers.effective_sample_size / numbers.num_rows)
     if _is_nearly_uniform(numbers):
         return (
             f"The weights are almost uniform (effective sample size {size}): the references "
             "carry no signal for these rows, and the cut is close to arbitrary."
+        )
+    if rows_are_doubted(data):
+        return (
+            "A check doubts that the weights tell the rows apart; their effective sample size is "
+            f"{size} ({share})."
         )
     return f"The weights tell the rows apart: their effective sample size is {size} ({share})."
 

@@ -13,10 +13,14 @@ from sot_pipeline.defs.documents import DocumentOptions, write_purified
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.provenance import user_name
 from sot_pipeline.defs.publishing import ExportOptions, export_task
+from sot_pipeline.defs.reviews import import_answers
 from sot_pipeline.defs.store import Store
 from sot_pipeline.defs.verification import verify_folder
 from sot_pipeline.publishing.provenance import read_provenance
+from sot_pipeline.reviews.sheet import write_sheet
 from sot_pipeline.texts.read import read_texts
+from sot_pipeline_tests.report.samples import without_drawing
+from sot_pipeline_tests.report.unpacked import data_block, unpacked
 from sot_pipeline_tests.small_home import SmallProject
 from sot_pipeline_tests.texts.writing import write
 
@@ -173,6 +177,65 @@ def test_an_anonymous_folder_tells_no_user_and_no_folder_of_this_machine(project
         assert "somebody" not in text
 
 
+def test_an_anonymous_folder_without_an_anonymous_report_has_none_and_says_so(project, tmp_path):
+    _, findings = written(project, tmp_path / "out", DocumentOptions(anonymous=True))
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert "report.html is left out" in findings[-1]
+    assert "report.html" not in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.fixture
+def reviewed(tmp_path, monkeypatch) -> SmallProject:
+    """Purified, then reviewed by somebody with an address and a note, then purified again with its
+    report; ids are addresses."""
+    without_drawing(monkeypatch)
+    project = SmallProject(tmp_path / "project")
+    project.edit("custom", lambda rows: [r | {"id": f"u{i}@mail.org"} for i, r in enumerate(rows)])
+    project.run()
+    ranked = project.current("explanations").table().sort("rank")["sample_id"]
+    sheet = tmp_path / "sheet.jsonl"
+    said = {"decision": "keep", "note": "ask joe@mail.org zanzibar", "reviewer": "Annabella"}
+    write_sheet([{"sample_id": ranked[-1], **said}], sheet)
+    import_answers(project.home, "small", sheet, reviewer="")
+    project.run()
+    return project
+
+
+def publish_reviewed(project: SmallProject, out, options: DocumentOptions) -> str:
+    """All that the written folder tells, what is packed included."""
+    report = project.current("purification_report").directory / "report.html"
+    write_purified(project.home, "small", out, report, options)
+    files = [path for path in out.iterdir() if path.suffix not in (".parquet", ".html")]
+    html = (out / "report.html").read_text()
+    told = [path.read_text() for path in files] + [html, *packed_texts(data_block(html))]
+    return "\n".join([*told, str(pl.read_parquet(out / "ledger.parquet").to_dicts())])
+
+
+def packed_texts(block) -> list[str]:
+    if not isinstance(block, dict):
+        return []
+    if "type" in block or {"rows", "texts"} == set(block) - {"count"}:
+        return [str(unpacked(block))]
+    return [text for value in block.values() for text in packed_texts(value)]
+
+
+def test_an_anonymous_folder_names_no_reviewer_note_or_folder_in_its_report(reviewed, tmp_path):
+    named = publish_reviewed(reviewed, tmp_path / "named", DocumentOptions())
+    assert named.count("Annabella") > 2  # table of decisions, packed data, what changed
+    assert "zanzibar" in named
+    told = publish_reviewed(reviewed, tmp_path / "out", DocumentOptions(anonymous=True, who="x"))
+    assert "Annabella" not in told
+    assert "zanzibar" not in told
+    assert str(reviewed.home.root.parent) not in told
+    assert "a reviewer" in told
+
+
+def test_a_redacted_folder_holds_no_address_in_report_ledger_or_rows(reviewed, tmp_path):
+    told = publish_reviewed(reviewed, tmp_path / "out", DocumentOptions(redact_pii=True))
+    assert "@mail.org" not in told
+    assert "[email]" in told
+
+
 def test_an_earlier_selection_is_a_finding(project, tmp_path):
     copy = object.__new__(SmallProject)
     copy.__dict__.update(project.__dict__)
@@ -235,7 +298,7 @@ def test_ids_that_are_addresses_are_replaced_in_ledger_and_rows_alike(project, t
     purify_quickly(project, "ids")
     written(project, tmp_path / "out", DocumentOptions(redact_pii=True), "ids")
     ledger = pl.read_parquet(tmp_path / "out" / "ledger.parquet")
-    assert set(ledger["source_id"]) == {"[email]"}
+    assert ledger["source_id"].to_list() == [f"[email] {one[:8]}" for one in ledger["sample_id"]]
     assert "@example.org" not in (tmp_path / "out" / "purified.jsonl").read_text()
     assert ledger["sample_id"].n_unique() == 60
 

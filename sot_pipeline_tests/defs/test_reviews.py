@@ -236,14 +236,18 @@ def test_texts_are_left_out_on_request(project):
 
 def test_personal_data_and_hidden_characters_do_not_reach_the_sheet(project):
     hidden = "write to jane@example.com \u202e\x1b[2J"
-    project.edit("custom", lambda rows: [rows[0] | {"prompt": hidden}, *rows[1:]])
+    project.edit(
+        "custom", lambda rows: [rows[0] | {"prompt": hidden, "id": "joe@mail.org"}, *rows[1:]]
+    )
     purify(project)
     (found,) = (row for row in export(project, which="all", num_rows=0) if row["line"] == 1)
     assert found["prompt"] == "write to [email] ⟨U+202E⟩⟨U+001B⟩[2J"
+    assert found["source_id"] == f"[email] {found['sample_id'][:8]}"
     (found,) = (
         row for row in export(project, which="all", num_rows=0, redact=False) if row["line"] == 1
     )
     assert found["prompt"].startswith("write to jane@example.com")
+    assert found["source_id"] == "joe@mail.org"
 
 
 def test_an_export_carries_decisions_and_imports_as_no_news(project):

@@ -51,6 +51,7 @@ FACTS = DataFacts(
     categories=[CategoryCount("billing", 4, 0), CategoryCount("other", 2, 2)],
     harmful_categories={"fraud": 2},
     decisions={"rows removed against the cut": 1},
+    num_dropped_by_reviewers=1,
     findings=["the safe anchor does not match"],
     libraries={"torch": "2.13"},
 )  # fmt: skip

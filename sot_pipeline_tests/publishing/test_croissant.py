@@ -163,3 +163,9 @@ def test_redaction_is_told(tmp_path, caplog):
 
 def test_the_stated_hashes_can_be_read_back():
     assert file_hashes(croissant(FACTS)) == {"purified.jsonl": FACTS.files[0].sha256}
+
+
+def test_rows_of_which_no_licence_is_stated_are_not_some_rows():
+    unstated = FACTS.sources[0]._replace(licences={"not stated": 6})
+    told = json.loads(croissant(changed(sources=[unstated, *FACTS.sources[1:]])))
+    assert told["license"] == "No licence of the rows is stated by their sources."

@@ -22,7 +22,9 @@ def test_the_card_says_in_the_first_lines_how_many_rows_left_and_why():
     card = dataset_card(FACTS)
     opening = " ".join(card.split("---\n")[2].split())[:600]
     assert "**4 of 7 rows**" in opening
-    assert "2 because they resemble known harmful examples" in opening
+    assert "2 so that a language model which learns" in opening
+    assert "1 row was ranked lowest between the safe and the harmful reference" in opening
+    assert "Reviewers removed 1 row that the cut would have kept." in opening
     assert "1 because they could not be read" in opening
 
 

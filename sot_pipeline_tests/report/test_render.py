@@ -237,7 +237,8 @@ def test_a_cut_that_was_set_beforehand_is_called_so_and_a_found_one_is_not():
     cut = CutSummary(0.098, 0.082, 0.115, 0.05, 0.012, 621, 825, 0.72)
     text = Page(render_report(report_data(cut=cut))).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "An estimated 9.8 % of all rows (95 % interval 8.2 % to 11.5 %)" in text
-    assert "found with 621 of those: 1.2 % of them reach it, at most 5 % were allowed" in text
+    assert "found with those: no more than 6 of 621 would stay" in text
+    assert "of rows like them at most 1.2 % is to be expected (5 % was allowed)" in text
     assert "of 825 unseen safe reference rows 72 % would stay" in text
     assert "harm unlike it can pass" in text
     assert "is set beforehand" not in text

@@ -8,11 +8,13 @@ from sot_pipeline.errors import InputError
 from sot_pipeline.report.categories import MAX_CATEGORIES, UNNAMED, category_tables
 from sot_pipeline.report.changed import changed_since
 from sot_pipeline.report.coverage import coverage_tables
-from sot_pipeline.report.data import Coverage
+from sot_pipeline.report.data import Coverage, ReportCheck, held_out_harmful_kept
 from sot_pipeline.report.numbers import numbers_of
 from sot_pipeline.report.render import render_report
 from sot_pipeline.report.row_tables import decision_rows
 from sot_pipeline.report.summary import summary_of
+from sot_pipeline.report.verdict import verdict_of
+from sot_pipeline.transport.calibration import calibrated_cut
 from sot_pipeline_tests.report.samples import (
     METHOD_SCORES,
     Page,
@@ -170,12 +172,56 @@ def summary(status: str = "passed", **changes) -> str:
 
 def test_the_summary_says_it_in_plain_words():
     assert summary() == (
-        "10 of the 40 rows of alpaca (25 %) were set aside, because they resemble the examples of "
-        "harm more, and the examples of good answers less, than the other 30, which are ready for "
-        "training. A model trained on the kept rows answers 11 % of harmful requests harmfully; "
+        "10 of the 40 rows of alpaca (25 %) were set aside; the other 30 are ready for training. "
+        "They were ranked lowest between the examples of good answers and the examples of harm; how "
+        "many go was set beforehand. A model trained on the kept rows answers 11 % of harmful requests harmfully; "
         "trained on all rows it does so for 41 %. It is better at its task: 46 % right, against "
         "45 % with all rows."
     )
+
+
+def test_rows_that_reviewers_moved_are_counted_apart():
+    said = summary(num_dropped_against_cut=9, num_kept_against_cut=1)
+    assert "1 row was ranked lowest between" in said
+    assert "Reviewers removed 9 rows that the cut would have kept." in said
+    assert "Reviewers kept 1 row that the cut would have removed." in said
+    assert "ranked lowest" not in summary(num_dropped_against_cut=10)
+    data = report_data(num_dropped_against_cut=9)
+    assert "Reviewers removed 9 rows" in str(verdict_of(data, numbers_of(data)).paragraphs)
+
+
+def test_an_unsure_reviewer_decided_nothing():
+    unsure = DECISIONS.with_columns(decision=pl.Series(["unsure", "drop"]))
+    assert "Reviewers decided on 1 row." in summary(decisions=unsure)
+    unsure = DECISIONS.with_columns(decision=pl.lit("unsure"))
+    assert "Reviewers decided" not in summary(decisions=unsure)
+
+
+def test_no_sentence_says_that_rows_are_told_apart_where_a_check_doubts_it():
+    for status in ("warned", "failed"):
+        check = ReportCheck("weights_tell_rows_apart", status, "chance would do as well")
+        data = report_data(checks=(check,))
+        found = dict(verdict_of(data, numbers_of(data)).paragraphs)["Found"]
+        assert not any(one.startswith("The weights tell the rows apart") for one in found)
+        assert any("A check doubts that the weights tell the rows apart" in one for one in found)
+        assert "A check doubts that this ranking" in summary(checks=(check,))
+    assert "doubts" not in summary()
+
+
+@pytest.mark.parametrize(
+    ("rate", "num_held_out", "said"),
+    [(1 / 21, 20, "0 of 20"), (0.0, 20, "0 of 20"), (4 / 21, 20, "no more than 3 of 20")],
+)
+def test_the_bound_of_a_cut_is_told_apart_from_what_was_counted(rate, num_held_out, said):
+    assert held_out_harmful_kept(rate, num_held_out) == said
+
+
+def test_the_count_above_a_cut_is_that_of_the_held_out_scores():
+    held_out, scores = np.arange(20.0), np.linspace(0, 30, 500)
+    cut = calibrated_cut(scores, held_out, max_false_keep_rate=0.3, contamination=0.01)
+    above = int(np.sum(held_out > cut.threshold))
+    assert above > 0
+    assert held_out_harmful_kept(cut.rate, 20) == f"no more than {above} of 20"
 
 
 def test_the_summary_says_what_is_not_known_and_what_failed():

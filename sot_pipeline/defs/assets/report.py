@@ -14,6 +14,9 @@ from sot_pipeline.defs.assets.transport import unless_top_k
 from sot_pipeline.defs.cached_asset import Stage, cached_asset
 from sot_pipeline.defs.store import Artifact, Stored
 
+# beside report.html: what `--anonymous` publishes in its place
+ANONYMOUS_REPORT = "report.anonymous.html"
+
 
 @dataclass(frozen=True)
 class Purification:
@@ -160,12 +163,13 @@ def _report(
 ) -> Artifact:
     from sot_pipeline.report.data import InputSet, ReportData
     from sot_pipeline.report.figures import embedding_map_png
-    from sot_pipeline.report.render import render_report
+    from sot_pipeline.report.render import render_both
 
     explanations = made.explanations
     sets = {"custom": made.custom_texts, "safe": made.safe_texts, "harmful": made.harmful_texts}
     weights = (made.sample_weights, *([] if made.calibration is None else [made.calibration]))
     checked = (made.rejected_rows, *weights, made.selected_samples, *also_checked)
+    review = made.selected_samples.document.get("review", {})
     data = ReportData(
         task=stage.task,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -185,6 +189,8 @@ def _report(
         coverage=_coverage(made.reference_coverage),
         num_kept_by_cut=made.selected_samples.document["review"]["num_kept_by_cut"],
         decisions=_decisions(explanations, made.review_decisions),
+        num_kept_against_cut=review.get("num_kept_against_cut", 0),
+        num_dropped_against_cut=review.get("num_dropped_against_cut", 0),
         **_changes(made.purification_changes),
         **(_measured(results) if results is not None else {}),
         checks=tuple(_report_check(check) for stored in checked for check in stored.checks()),
@@ -192,8 +198,9 @@ def _report(
         show_text=stage.settings.report.show_text,
         max_rows=stage.settings.report.max_rows,
     )
-    html = render_report(data)
+    html, anonymous = render_both(data)
     (stage.directory / "report.html").write_text(html, encoding="utf-8")
+    (stage.directory / ANONYMOUS_REPORT).write_text(anonymous, encoding="utf-8")
     log_weights = explanations["log_weight"].to_numpy()
     kept = explanations["kept"].to_numpy()
     return Artifact(
