@@ -51,6 +51,13 @@ class ExplainedTask:
     def num_rows(self) -> int:
         return self._rows.height
 
+    @property
+    def num_kept_by_cut(self) -> int:
+        """Rows that the cut itself keeps, whatever reviewers decided."""
+        selected = self._assets["selected_samples"]
+        review = selected.document.get("review")  # selections of earlier code have none
+        return review["num_kept_by_cut"] if review else selected.manifest["rows"]
+
     def find(self, wanted: str) -> str:
         """The sample id of the row that a person means.
 
@@ -81,8 +88,7 @@ class ExplainedTask:
 
     def borderline(self, count: int) -> list[str]:
         """Ids of the rows nearest to the cut, the nearest first."""
-        cut = self._rows.filter("kept")["rank"].max() if self._rows["kept"].any() else 0
-        distance = (pl.col("rank") - (pl.lit(cut) + 0.5)).abs()
+        distance = (pl.col("rank") - (pl.lit(self.num_kept_by_cut) + 0.5)).abs()
         return self._rows.sort(distance, "rank")["sample_id"].head(count).to_list()
 
     def evidence(self, sample_id: str) -> dict[str, Any]:
