@@ -32,7 +32,7 @@ def test_the_number_of_rows_passed_is_that_of_the_side_and_the_larger_of_both(pa
     kept = best(parts.sum(axis=0), min(count, parts.shape[1]))
     sides = speaking_sides(*parts, kept)
     by_name = dict(zip(("safe", "harmful"), parts, strict=True))
-    for row, (name, passed) in enumerate(zip(*sides, strict=True)):
+    for row, (name, passed) in enumerate(zip(sides.names, sides.num_passed, strict=True)):
         if name not in by_name:
             assert passed == 0
             continue
