@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sot_pipeline.cli.break_even import break_even_lines
 from sot_pipeline.cli.output import DONE, print_json, table
-from sot_pipeline.defs.explained import ExplainedTask
+from sot_pipeline.defs.explained import ExplainedTask, why_outdated
 from sot_pipeline.defs.home import Home
 from sot_pipeline.errors import InputError
 
@@ -48,13 +49,24 @@ def run_explain(
     rows = [_with_wording(explained.evidence(one), rewrite) for one in ids]
     if show_text:
         rows = [row | {"texts": _texts(explained, row)} for row in rows]
+    stale = _stale(home, task)
     if as_json:
-        print_json(rows[0] if wanted else {"task": task, "rows": rows})
+        document = rows[0] if wanted else {"task": task, "rows": rows}
+        print_json(document | {"stale": stale})
         return DONE
+    if stale:
+        print(_plain(f"not purified since {'; '.join(stale)}: run `sot purify --task {task}`"))
+        print()
     for number, row in enumerate(rows):
         print("" if number == 0 else "\n", end="")
         _print(row, explained.num_rows)
     return DONE
+
+
+def _stale(home: Home, task: str) -> list[str]:
+    from sot_pipeline.definitions import ASSETS
+
+    return why_outdated(ASSETS, home, task)
 
 
 def _asked(home: Home, chosen: Chosen) -> tuple[str, str]:
@@ -104,7 +116,8 @@ def _rewriter(rewriting: Rewriting) -> Rewrite:
 def _with_wording(evidence: dict[str, Any], rewrite: Rewrite | None) -> dict[str, Any]:
     if rewrite is None:
         return evidence
-    made = rewrite(evidence)
+    # a note is a person's own words: it backs no statement
+    made = rewrite({key: evidence[key] for key in evidence if key not in ("reviewer", "note")})
     return evidence | {
         "text": made.text,
         "text_by_model": made.by_model,
@@ -133,6 +146,8 @@ def _print(row: dict[str, Any], num_rows: int) -> None:
     weight = f"weight {row['relative_weight']:.2g} of an even share"
     print(_plain(f"{row['file']}:{row['line']}  {row['sample_id']}{own_id}, {weight}"))
     print(f"\n{row.get('text', row['explanation'])}\n")
+    if row["decision"] is not None:
+        print(f"{_decided(row)}\n")
     if row.get("rewriting_problems"):
         print(f"(the template's words: {_plain('; '.join(row['rewriting_problems']))})\n")
     table(
@@ -140,7 +155,12 @@ def _print(row: dict[str, Any], num_rows: int) -> None:
         ["reference", "where", "sample_id", "share of the match", "similarity", "category"],
         [_reference_line(name, one) for name in ("harmful", "safe") for one in row[name]],
     )
-    table("\nwhat would have to differ", ["setting", "now", "changes sides at"], _what_if(row))
+    without = "" if row["decision"] is None else ", without the decision"
+    table(
+        f"\nwhat would have to differ{without}",
+        ["setting", "now", "changes sides at"],
+        break_even_lines(row, num_rows),
+    )
     methods = [*row["disagreeing_methods"], *row["compared_methods_that_disagree"]]
     print(f"\nmethods that disagree: {_plain(', '.join(methods)) or 'none'}"
           + _compared_note(row))  # fmt: skip
@@ -167,23 +187,11 @@ def _reference_line(name: str, one: dict[str, Any]) -> list[str]:
     ]
 
 
-def _what_if(row: dict[str, Any]) -> list[list[str]]:
-    lines = [
-        ["share of rows kept", f"place {row['rank']:,}", f"{row['keep_fraction_needed']:.4f}"],
-        [
-            "lambda, matching held as it is",
-            f"{row['lambda_push']:g}",
-            _or_never(row["lambda_change"]),
-        ],
-    ]
-    if row["harmful_p_value"] is not None:
-        needed = _or_never(row["false_keep_rate_needed"])
-        lines.append(["false-keep rate", f"{row['harmful_p_value']:.4f}", needed])
-    return lines
-
-
-def _or_never(value: float | None) -> str:
-    return "never" if value is None else f"{value:.3f}"
+def _decided(row: dict[str, Any]) -> str:
+    """Who decided, and what they said of it."""
+    who = f" by {_plain(row['reviewer'])}" if row["reviewer"] else ""
+    note = f": {_plain(row['note'])}" if row["note"] else ""
+    return f"decision to {row['decision']} it{who}{note}"
 
 
 def _plain(text: str) -> str:

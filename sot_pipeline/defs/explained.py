@@ -4,14 +4,18 @@ the places of the reference rows, and what compared methods made of it."""
 import difflib
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
 
+from sot_pipeline.defs.cached_asset import CachedAsset
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.scoring import purified_assets
+from sot_pipeline.defs.state import AssetState, asset_states
 from sot_pipeline.defs.store import Store, Stored
 from sot_pipeline.errors import InputError
+from sot_pipeline.reviews.decisions import text_id
 
 NEEDED = (
     "custom_texts", "safe_texts", "harmful_texts", "rejected_rows", "sample_weights",
@@ -42,6 +46,7 @@ class ExplainedTask:
         self._custom = _places(texts).join(
             texts.table().select("sample_id", "source_id"), on="sample_id", maintain_order="left"
         )
+        self._said = _said(Store(home.store), task)
         self._compared = _compared(Store(home.store), task, self._assets["selected_samples"])
         self._references = {
             name: _places(self._assets[f"{name}_texts"]) for name in ("safe", "harmful")
@@ -50,6 +55,13 @@ class ExplainedTask:
     @property
     def num_rows(self) -> int:
         return self._rows.height
+
+    @property
+    def num_kept_by_cut(self) -> int:
+        """Rows that the cut itself keeps, whatever reviewers decided."""
+        selected = self._assets["selected_samples"]
+        review = selected.document.get("review")  # selections of earlier code have none
+        return review["num_kept_by_cut"] if review else selected.manifest["rows"]
 
     def find(self, wanted: str) -> str:
         """The sample id of the row that a person means.
@@ -81,13 +93,13 @@ class ExplainedTask:
 
     def borderline(self, count: int) -> list[str]:
         """Ids of the rows nearest to the cut, the nearest first."""
-        cut = self._rows.filter("kept")["rank"].max() if self._rows["kept"].any() else 0
-        distance = (pl.col("rank") - (pl.lit(cut) + 0.5)).abs()
+        distance = (pl.col("rank") - (pl.lit(self.num_kept_by_cut) + 0.5)).abs()
         return self._rows.sort(distance, "rank")["sample_id"].head(count).to_list()
 
     def evidence(self, sample_id: str) -> dict[str, Any]:
         """A line of `explanations` with the row's place, those of the reference rows that it
-        names, and the compared methods that would have put it on the other side."""
+        names, who decided about it (`reviewer`, `note`), the cut's settings, and the compared
+        methods that would have put it on the other side."""
         row = self._rows.row(by_predicate=pl.col("sample_id") == sample_id, named=True)
         own = self._custom.row(by_predicate=pl.col("sample_id") == sample_id, named=True)
         kept = row["kept"]
@@ -98,7 +110,9 @@ class ExplainedTask:
             "line": own["line"],
             "source_id": own["source_id"],
             **row,
+            **self._decided(row),
             "lambda_push": self._assets["sample_weights"].document["lambda_push"],
+            **self._cut(),
             **{name: self._named(name, row) for name in ("harmful", "safe")},
             "compared_methods": compared["method"].to_list(),
             "compared_methods_that_disagree": compared.filter(pl.col("kept") != kept)[
@@ -123,6 +137,26 @@ class ExplainedTask:
             {**by_id[sample_id], "share": share, "similarity": similarity}
             for sample_id, share, similarity in zip(*columns, strict=True)
         ]
+
+    def _decided(self, row: dict[str, Any]) -> dict[str, str | None]:
+        """Who decided about the row and what they said, where the row's decision is theirs."""
+        said = self._said.get(text_id(row["sample_id"]))
+        if said is None or said["decision"] != row["decision"]:
+            return {"reviewer": None, "note": None}
+        return {name: said[name] or None for name in ("reviewer", "note")}
+
+    def _cut(self) -> dict[str, float | None]:
+        selected = self._assets["selected_samples"]
+        asked = selected.manifest["settings"].get("selection", {}).get("keep_fraction")
+        calibrated = selected.document["method"] == "calibrated"
+        rate = selected.document["max_false_keep_rate"] if calibrated else None
+        share = self.num_kept_by_cut / max(1, self.num_rows)
+        return {
+            "num_kept_by_cut": self.num_kept_by_cut,
+            "keep_fraction": share if calibrated or asked is None else asked,
+            "max_false_keep_rate": rate,
+            "num_held_out_harmful": selected.document.get("num_held_out_harmful"),
+        }
 
     def _at(self, file: str | None, line: int) -> list[str]:
         rows = self._custom.filter(pl.col("line") == line)
@@ -163,6 +197,44 @@ class ExplainedTask:
             start + f"{nearest}. Give a sample id (of explanations, of the ledger or of the "
             "report), the row's own id, or FILE:LINE"
         )
+
+
+def why_outdated(assets: Iterable[CachedAsset], home: Home, task: str) -> list[str]:
+    """Why the task's explanations are no longer what a purification would make, such as "the
+    source of custom_texts changed"; empty where they are."""
+    by_name = {asset.name: asset for asset in assets}
+    needed: set[str] = set()
+    waiting = ["explanations"]
+    while waiting:
+        name = waiting.pop()
+        if name in by_name and name not in needed:
+            needed.add(name)
+            waiting += by_name[name].inputs
+    found = asset_states([by_name[name] for name in by_name if name in needed], home,
+                         Store(home.store), task)  # fmt: skip
+    own = next(state for state in found if state.asset == "explanations")
+    if own.state in ("current", "missing"):
+        return []
+    causes = [state for state in found if state.because or state.asset in own.after] or [own]
+    return list(dict.fromkeys(reason for state in causes for reason in _reasons(state)))
+
+
+def _reasons(state: AssetState) -> list[str]:
+    if not state.because:
+        return [f"{state.asset} is {state.state}"]
+    return [
+        f"the {reason[4:-8]} of {state.asset} changed"
+        if reason in ("its code changed", "its source changed")
+        else reason
+        for reason in state.because
+    ]
+
+
+def _said(store: Store, task: str) -> dict[str, dict[str, Any]]:
+    """The decision that the task was purified with, by text; earlier code has none."""
+    stored = store.current(task, "review_decisions")
+    rows = [] if stored is None else stored.table().iter_rows(named=True)
+    return {text_id(row["sample_id"]): row for row in rows}
 
 
 def _places(texts: Stored) -> pl.DataFrame:

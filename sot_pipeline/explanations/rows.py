@@ -14,6 +14,7 @@ from sot_pipeline.explanations.counterfactuals import (
 )
 from sot_pipeline.explanations.second_opinions import disagreeing_methods
 from sot_pipeline.explanations.sentences import Cut, explanation, reason
+from sot_pipeline.explanations.sides import speaking_sides
 from sot_pipeline.explanations.transported import TransportedMass
 
 NO_DECISIONS = pl.DataFrame(schema={"sample_id": pl.String, "decision": pl.String})
@@ -86,6 +87,7 @@ def explain_rows(
     by_cut = (table["rank"] <= count).to_numpy()
     table = table.with_columns(*_what_if(table, by_cut, solve, held_out))
     nearness = (table["safe_similarity"] - table["harmful_similarity"]).to_numpy()
+    kept = table["kept"].to_numpy()
     scores = {"nearest_rows": nearness}
     if solve.potentials is not None:
         parts = {"pull_alone": -solve.potentials.pull, "push_alone": solve.potentials.push}
@@ -100,12 +102,15 @@ def explain_rows(
     )
     table = table.with_columns(
         pl.Series(
-            "disagreeing_methods", disagreeing_methods(scores, by_cut), dtype=pl.List(pl.String)
+            "disagreeing_methods",
+            disagreeing_methods(scores, kept, count),
+            dtype=pl.List(pl.String),
         ),
         pl.Series("far_from_references", _far(sample_weights, safe, harmful), dtype=pl.Boolean),
     )
+    told = table.with_columns(*_sides(table, by_cut, solve))
     # the only loop over rows: their sentences
-    texts = [(reason(row, cut), explanation(row, cut)) for row in table.iter_rows(named=True)]
+    texts = [(reason(row, cut), explanation(row, cut)) for row in told.iter_rows(named=True)]
     return table.with_columns(
         pl.Series("reason", [short for short, _ in texts], dtype=pl.String),
         pl.Series("explanation", [text for _, text in texts], dtype=pl.String),
@@ -200,6 +205,19 @@ def _what_if(
     }
     return [
         pl.Series(name, values, dtype=pl.Float64).fill_nan(None) for name, values in found.items()
+    ]
+
+
+def _sides(table: pl.DataFrame, by_cut: np.ndarray, solve: Solve) -> list[pl.Series]:
+    """`side` and `num_passed`, of which the sentences speak."""
+    safe, harmful = table["pull"].to_numpy(), table["push"].to_numpy()
+    if solve.potentials is not None and 0 < solve.lambda_push < 1:
+        # as the methods that disagree are computed: the same order, to the last bit
+        safe, harmful = -solve.potentials.pull, solve.potentials.push
+    sides = speaking_sides(safe, harmful, by_cut)
+    return [
+        pl.Series("side", sides.names, dtype=pl.String),
+        pl.Series("num_passed", sides.num_passed, dtype=pl.Int64),
     ]
 
 

@@ -13,15 +13,15 @@ METHODS = {
 
 
 def disagreeing_methods(
-    scores: dict[str, Float[np.ndarray, " n"]], kept: Bool[np.ndarray, " n"]
+    scores: dict[str, Float[np.ndarray, " n"]], kept: Bool[np.ndarray, " n"], count: int
 ) -> list[list[str]]:
     """For each row the methods that would put it on the other side, keeping as many rows.
 
     Args:
         scores: By method, high = keep.
-        kept: The rows that the cut kept.
+        kept: The rows that stay.
+        count: Rows that the cut keeps; reviewers may have kept more or fewer.
     """
-    count = int(kept.sum())
     differs = {name: best(values, count) != kept for name, values in scores.items()}
     names: list[list[str]] = [[] for _ in range(len(kept))]
     for name, mask in differs.items():

@@ -12,7 +12,6 @@ from sot_pipeline.explanations.second_opinions import METHODS
 
 BORDERLINE = 0.02  # share of the rows between a row and the cut
 STANDS_OUT = 0.1  # share of the match that the named rows take together, else none stands out
-SMALL_PART = 0.05  # nats: below, a part of the score says nothing worth a sentence
 
 Row = Mapping[str, Any]
 
@@ -32,16 +31,13 @@ def reason(row: Row, cut: Cut) -> str:
     """One short sentence."""
     if row["decision"] is not None:
         return f"{_verdict(row)} by a reviewer's decision (place {_place(row, cut)})."
-    side, for_it = _speaks(row)
     what = {
-        ("safe", True): "close to the safe reference",
-        ("safe", False): "unlike the safe reference",
-        ("harmful", True): "unlike the harmful reference",
-        ("harmful", False): "too close to the harmful reference",
-        ("neither", True): "neither reference speaks clearly",
-        ("neither", False): "neither reference speaks clearly",
-    }[side, for_it]
-    side = "harmful" if side == "neither" else side
+        "both": "only both references together decide",
+        "neither": "neither reference speaks clearly",
+    }.get(row["side"])
+    if what is None:
+        what = f"{_likeness(row)} the {row['side']} reference than {row['num_passed']:,} other rows"
+    side = _evidence_side(row)
     return (
         f"{_verdict(row)} at place {_place(row, cut)}: {what} (its nearest row there, "
         f"{row[f'nearest_{side}']}, has similarity {row[f'{side}_similarity']:.2f})."
@@ -83,15 +79,17 @@ def _fate(row: Row, cut: Cut) -> str:
     return f"{_verdict(row)}: it has {place}, and {stay}{near}."
 
 
-def _speaks(row: Row) -> tuple[str, bool]:
-    """The reference that speaks most for the row's fate, and whether it speaks for the row."""
-    sign = 1 if row["kept"] else -1
-    pull, push = sign * row["pull"], sign * row["push"]
-    if max(pull, push) < SMALL_PART:
-        return "neither", row["kept"]
-    return ("safe" if pull >= push else "harmful"), row["kept"]
+def _evidence_side(row: Row) -> str:
+    """The reference whose rows a sentence names where it can name but one's."""
+    return row["side"] if row["side"] in ("safe", "harmful") else "harmful"
 
 
+def _likeness(row: Row) -> str:
+    """Alike the one, or far from the other, is what keeps a row."""
+    return "more like" if row["kept"] == (row["side"] == "safe") else "less like"
+
+
+_COUNTS = {2: "two", 3: "three"}  # `transported.NUM_NAMED` at most
 _GLOSS = {
     "safe": "the safe reference (examples of what a model should learn)",
     "harmful": "the harmful reference (examples of what a model must not learn)",
@@ -99,25 +97,33 @@ _GLOSS = {
 
 
 def _why(row: Row, cut: Cut) -> str:
-    side, for_it = _speaks(row)
+    side = row["side"]
     if row["decision"] is not None and (row["rank"] <= cut.num_above) != row["kept"]:
         return _both_sides(row)
-    if side == "neither":
-        return (
-            "Neither its likeness to " + _GLOSS["safe"] + " nor its likeness to "
-            f"{_GLOSS['harmful']} differs much from that of an average row: it was matched most "
-            f"strongly with {_named(row, 'safe')} of the safe and {_named(row, 'harmful')} of the "
-            "harmful examples."
-        )
-    speaks = "for" if for_it else "against"
-    like = for_it == (side == "safe")  # close to the one, or far from the other
-    likeness = f"is {'more' if like else 'less'} like {_GLOSS[side]} than an average row is"
+    if side in ("both", "neither"):
+        return _no_side_alone(row)
+    others = f"{row['num_passed']:,} of the other {cut.num_rows - 1:,} rows"
+    start = (
+        f"What speaks {'for' if row['kept'] else 'against'} it most is that it is "
+        f"{_likeness(row)} {_GLOSS[side]} than {others}"
+    )
     matched = f"it was matched most strongly with {_named(row, side)}{_kind(row, side)}"
-    if like:
-        return f"What speaks {speaks} it most is that it {likeness}: there {matched}."
+    if _likeness(row) == "more like":
+        return f"{start}: there {matched}."
     other = "harmful" if side == "safe" else "safe"
     also = f"; among the {other} examples {_strongest(row, other)} matched it most"
-    return f"What speaks {speaks} it most is that it {likeness}: even there {matched}{also}."
+    return f"{start}: even there {matched}{also}."
+
+
+def _no_side_alone(row: Row) -> str:
+    first, second = f"its likeness to {_GLOSS['safe']}", f"its likeness to {_GLOSS['harmful']}"
+    start = f"Neither {first} nor {second} speaks clearly"
+    if row["side"] == "both":
+        start = f"Only together do {first} and {second} decide"
+    return (
+        f"{start}: it was matched most strongly with {_named(row, 'safe')} of the safe and "
+        f"{_named(row, 'harmful')} of the harmful examples."
+    )
 
 
 def _both_sides(row: Row) -> str:
@@ -150,54 +156,70 @@ def _kind(row: Row, side: str) -> str:
 
 def _how_firm(row: Row, cut: Cut) -> str:
     """How much the named examples bear; one sentence, or none for a reviewer's decision."""
+    if row["decision"] is not None:
+        return ""
     if row["far_from_references"]:
         return (
             "It lies farther from both references than nearly all of their own rows lie from one "
             "another, so this evidence is weak."
         )
-    side, _ = _speaks(row)
-    side = "harmful" if side == "neither" else side
+    side = _evidence_side(row)
     shares, num = row[f"{side}_shares"], cut.num_harmful if side == "harmful" else cut.num_safe
     together = float(np.sum(shares))
     if len(shares) == num:
         return ""  # the reference has no other rows
-    these = "This example takes" if len(shares) == 1 else f"These {len(shares)} examples take"
     if together >= STANDS_OUT:
-        return f"{these} {_percent(together)} of the match with the {num:,} {side} examples."
+        take = _these(row, side, len(shares))
+        return f"{take} {_percent(together)} of the match with the {num:,} {side} examples."
+    take = "take" if len(shares) > 1 else "takes"
     return (
-        f"No single {side} example stands out: these {len(shares)} take {_percent(together)} of "
-        f"the match, the rest is spread over {num - len(shares):,} others."
+        f"No single {side} example stands out: the {len(shares)} named {take} "
+        f"{_percent(together)} of the match, the rest is spread over {num - len(shares):,} others."
     )
 
 
+def _these(row: Row, side: str, count: int) -> str:
+    """The named rows of a side, where the sentence before names the other side's too."""
+    if row["side"] == side:
+        return "This example takes" if count == 1 else f"These {count} examples take"
+    return f"The {side} one takes" if count == 1 else f"The {_COUNTS[count]} {side} ones take"
+
+
 def _what_if(row: Row, cut: Cut) -> str:
+    """What would put the row on the other side of the cut; a decision is first taken away."""
     by_cut = row["rank"] <= cut.num_above
-    if cut.max_false_keep_rate is not None:
-        first = _at_another_rate(row, cut)
-    elif by_cut:
-        first = f"it would go if fewer than {_down(row['keep_fraction_needed'])} of the rows stayed"
+    stays, goes = ("it would stay", "it would go") if row["decision"] is None else (
+        "without the decision it would go, and stay only",
+        "without the decision it would stay, and go only",
+    )  # fmt: skip
+    condition = _other_share(row, cut, by_cut)
+    if condition is None:
+        spare = "the cut would spare it at no allowed share of harmful rows"
+        first = spare if row["decision"] is None else f"without the decision {spare}"
     else:
-        first = f"it would stay if {_up(row['keep_fraction_needed'])} of the rows stayed"
+        first = f"{goes if by_cut else stays} if {condition}"
     change = row["lambda_change"]
     if change is None:
         return _sentence(first)
     return _sentence(
         f"{first}; with the matching left as it is, it would also change sides if the harmful "
-        f"reference counted for {_share(change)} of the score (lambda) instead of "
+        f"reference counted for {_past(change, cut.lambda_push)} of the score (lambda) instead of "
         f"{_share(cut.lambda_push)}"
     )
 
 
-def _at_another_rate(row: Row, cut: Cut) -> str:
-    needed, allowed = row["false_keep_rate_needed"], cut.max_false_keep_rate
+def _other_share(row: Row, cut: Cut, by_cut: bool) -> str | None:
+    """The share, of rows or of harmful rows, at which the cut would be elsewhere; None: none."""
+    if cut.max_false_keep_rate is None:
+        needed = row["keep_fraction_needed"]
+        return f"{f'fewer than {_down(needed)}' if by_cut else _up(needed)} of the rows stayed"
+    needed = row["false_keep_rate_needed"]
     if needed is None:
-        return "the cut would spare it at no allowed share of harmful rows"
-    if row["rank"] <= cut.num_above:
-        return f"it would go if fewer than {_down(needed)} of harmful rows were allowed to slip through"
-    return (
-        f"it would stay if {_up(needed)} of harmful rows were allowed to slip through instead of "
-        f"{_percent(allowed or 0)}"
-    )
+        return None
+    through = "of harmful rows were allowed to slip through"
+    if by_cut:
+        return f"fewer than {_down(needed)} {through}"
+    return f"{_up(needed)} {through} instead of {_percent(cut.max_false_keep_rate)}"
 
 
 def _others(row: Row) -> str:
@@ -232,6 +254,12 @@ def _up(share: float) -> str:
 
 def _down(share: float) -> str:
     return f"{np.floor(1e4 * share + 1e-6) / 100:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def _past(value: float, now: float) -> str:
+    """To a thousandth, away from what it is now: what changes at the value has changed there."""
+    rounded = np.ceil(1e3 * value - 1e-6) if value > now else np.floor(1e3 * value + 1e-6)
+    return _share(rounded / 1e3)
 
 
 def _share(value: float) -> str:

@@ -1,6 +1,8 @@
 """`sot explain`: a row by any of its names, its evidence, and errors that help."""
 
+import copy
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -8,8 +10,10 @@ from typer.testing import CliRunner
 
 from sot_pipeline.cli.app import app
 from sot_pipeline.defs.explained import ExplainedTask
+from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.store import Store, Stored
 from sot_pipeline.errors import InputError
+from sot_pipeline.reviews.decisions import Decision, append
 from sot_pipeline_tests.endpoints import Endpoint
 from sot_pipeline_tests.small_home import SmallProject
 
@@ -185,6 +189,68 @@ def test_a_model_may_word_the_paragraph_if_it_adds_no_fact(explain, explanations
         assert document["text_by_model"] == by_model
         assert document["text"] == (reply if by_model else row["explanation"])
         assert ("the template's words" in page) != by_model
+
+
+@pytest.fixture
+def copied(project, tmp_path) -> SmallProject:
+    """The project with a home that may be changed."""
+    made = copy.copy(project)
+    shutil.copytree(project.home.root, tmp_path / "data")
+    made.home = Home(tmp_path / "data")
+    made.store = Store(made.home.store)
+    return made
+
+
+def run_on(project: SmallProject, *arguments: str) -> str:
+    result = CliRunner().invoke(app, ["explain", *arguments, "--home", str(project.home.root)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def test_the_settings_are_shown_beside_where_they_change_sides(explain, explanations):
+    row = explanations.sort("rank").row(-1, named=True)
+    page = explain(row["sample_id"])
+    line = next(line for line in page.splitlines() if "share of rows kept" in line)
+    assert line.split()[-2:] == ["0.8", "1.0000"]
+    assert "false-keep rate" not in page
+
+
+def test_a_reviewed_row_says_who_decided_and_the_cut_is_where_it_was(copied, explanations):
+    by_rank = explanations.sort("rank")
+    last = by_rank["sample_id"][-1]
+    said = Decision(last, "keep", "Ann", "fine\u202e as it is", "2026-01-01T00:00:00+00:00")
+    append(copied.home.reviews("small"), [said])
+    for name in ("review_decisions", "selected_samples", "explanations"):
+        copied.run_only(name)
+    document = json.loads(run_on(copied, last, "--json"))
+    assert (document["kept"], document["decision"], document["reviewer"]) == (True, "keep", "Ann")
+    assert document["note"] == "fine\u202e as it is"
+    assert "Without the decision it would go, and stay only if 100 %" in document["explanation"]
+    page = run_on(copied, last)
+    assert "decision to keep it by Ann: fine⟨U+202E⟩ as it is" in page
+    assert "without the decision" in page
+    near = json.loads(run_on(copied, "--borderline", "4", "--json"))["rows"]
+    assert {row["rank"] for row in near} == {47, 48, 49, 50}
+    other = json.loads(run_on(copied, by_rank["sample_id"][0], "--json"))
+    assert (other["reviewer"], other["note"]) == (None, None)
+
+
+def test_explanations_that_are_out_of_date_say_so_and_why(copied, explanations):
+    row = explanations["sample_id"][0]
+    assert json.loads(run_on(copied, row, "--json"))["stale"] == []
+    assert "not purified since" not in run_on(copied, row)
+    append(copied.home.reviews("small"), [Decision(row, "drop", "Ann")])
+    assert json.loads(run_on(copied, row, "--json"))["stale"] == [
+        "the source of review_decisions changed"
+    ]
+    assert run_on(copied, row).startswith(
+        "not purified since the source of review_decisions changed: run `sot purify --task small`"
+    )
+    settings = copied.home.read_task("small")
+    changed = settings.settings | {"selection": {"keep_fraction": 0.5}}
+    copied.home.write_task("small", settings.model_copy(update={"settings": changed}))
+    stale = json.loads(run_on(copied, "--worst", "1", "--json"))["stale"]
+    assert "setting selection.keep_fraction changed" in stale
 
 
 def test_explanations_of_an_earlier_version_ask_for_another_run(project, monkeypatch):

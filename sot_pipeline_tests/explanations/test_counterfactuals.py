@@ -121,4 +121,10 @@ def test_where_all_or_none_stay_nothing_changes_sides(kept):
 def test_methods_disagree_about_the_rows_that_they_would_put_on_the_other_side():
     kept = np.array([True, True, False, False])
     scores = {"same": np.array([4.0, 3, 2, 1]), "other": np.array([4.0, 1, 3, 2])}
-    assert disagreeing_methods(scores, kept) == [[], ["other"], ["other"], []]
+    assert disagreeing_methods(scores, kept, 2) == [[], ["other"], ["other"], []]
+
+
+def test_methods_disagree_with_the_side_a_row_is_on_though_a_reviewer_put_it_there():
+    kept = np.array([True, True, True, False])  # the cut alone keeps two
+    scores = {"other": np.array([4.0, 1, 3, 2])}
+    assert disagreeing_methods(scores, kept, 2) == [[], ["other"], [], []]

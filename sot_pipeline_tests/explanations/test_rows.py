@@ -153,6 +153,27 @@ def test_the_cut_is_where_it_was_though_a_reviewer_dropped_the_row_at_it():
     assert "place 2 of 3, the best first, disagrees" in table["explanation"][1]
 
 
+def test_methods_that_agree_with_a_reviewer_do_not_disagree():
+    # likeness to the safe reference alone would keep c instead of b
+    lines = Potentials(pull=np.array([-1.0, 0.5, -0.5]), push=np.array([0.4, 0.3, -0.4]))
+    decisions = pl.DataFrame({"sample_id": ["c"], "decision": ["keep"]})
+    given = {"decisions": decisions, "num_kept_by_cut": 2, "solve": Solve(0.5, lines)}
+    table = explained(kept=("a", "b", "c"), **given)
+    assert table["disagreeing_methods"].to_list() == [
+        [], ["pull_alone"], ["push_alone", "nearest_rows"],
+    ]  # fmt: skip
+    assert "Without the decision it would go" in table["explanation"][2]
+    assert "likeness to the safe reference alone" not in table["explanation"][2]
+
+
+def test_no_row_is_told_that_a_side_decided_which_alone_decides_otherwise():
+    lines = Potentials(pull=np.array([-1.0, 0.0, -0.5]), push=np.array([0.4, 0.5, -2.0]))
+    table = explained(solve=Solve(0.5, lines))
+    assert table["disagreeing_methods"].to_list() == [[], ["pull_alone"], ["pull_alone"]]
+    assert "less like the harmful reference" in table["explanation"][1]
+    assert "more like the harmful reference" in table["explanation"][2]
+
+
 def test_no_rows_give_no_reasons():
     nothing = transported_mass([np.empty((0, 2))], np.zeros(2), 0.1)
     ids = pl.Series(["x0", "x1"])

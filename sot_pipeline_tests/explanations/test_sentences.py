@@ -35,19 +35,23 @@ ROW = {
     "disagreeing_methods": [],
     "far_from_references": False,
     "decision": None,
+    "side": "harmful",
+    "num_passed": 980,
 }
 KEPT = ROW | {
     "kept": True, "rank": 12, "pull": 1.1, "push": 0.4, "safe_similarity": 0.9,
     "harmful_similarity": 0.1, "safe_similarities": [0.9, 0.7, 0.6], "keep_fraction_needed": 0.012,
-    "lambda_change": None,
+    "lambda_change": None, "side": "safe", "num_passed": 985,
 }  # fmt: skip
 VARIANTS = {
     "removed": ROW,
     "kept": KEPT,
-    "removed, unlike the safe reference": ROW | {"pull": -2.0, "push": 0.3},
-    "kept, unlike the harmful reference": KEPT | {"pull": 0.1, "push": 1.0},
-    "removed, neither speaks": ROW | {"pull": 0.01, "push": 0.02},
-    "kept, neither speaks": KEPT | {"pull": -0.01, "push": -0.02},
+    "removed, unlike the safe reference": ROW | {"side": "safe"},
+    "kept, unlike the harmful reference": KEPT | {"side": "harmful"},
+    "removed, neither speaks": ROW | {"side": "neither", "num_passed": 0},
+    "kept, neither speaks": KEPT | {"side": "neither", "num_passed": 0},
+    "removed, only both together": ROW | {"side": "both", "num_passed": 0},
+    "kept, only both together": KEPT | {"side": "both", "num_passed": 0},
     "removed, borderline": ROW | {"rank": 805, "keep_fraction_needed": 0.805},
     "kept, borderline": KEPT | {"rank": 799, "keep_fraction_needed": 0.799},
     "no category": ROW | {"harmful_category": None, "harmful_category_share": None},
@@ -103,7 +107,8 @@ def test_different_fates_have_different_words():
 def test_a_removed_row_is_told_what_speaks_against_it_and_what_would_keep_it():
     text = explanation(ROW, CUT)
     assert text.startswith("Removed: it has place 987 of 1,000")
-    assert "more like the harmful reference (examples of what a model must not learn)" in text
+    likeness = "more like the harmful reference (examples of what a model must not learn)"
+    assert f"{likeness} than 980 of the other 999 rows" in text
     assert "b0bbbbbbbbbbbbbb-0 (similarity 0.83" in text
     assert "64 % of the match went to examples of the category “privacy”" in text
     assert "These 3 examples take 35 % of the match with the 300 harmful examples." in text
@@ -114,7 +119,7 @@ def test_a_removed_row_is_told_what_speaks_against_it_and_what_would_keep_it():
 
 def test_a_flat_match_says_that_no_row_stands_out():
     text = explanation(VARIANTS["flat"], CUT)
-    assert "No single harmful example stands out: these 3 take 1.2 % of the match" in text
+    assert "No single harmful example stands out: the 3 named take 1.2 % of the match" in text
     assert "spread over 297 others" in text
 
 
@@ -143,3 +148,45 @@ def test_no_field_but_ids_and_the_category_reaches_the_words():
     row = ROW | {"prompt": hostile, "response": hostile, "messages": hostile, "source_id": hostile}
     assert explanation(row, CUT) == explanation(ROW, CUT)
     assert reason(row, CUT) == reason(ROW, CUT)
+
+
+def test_a_decided_row_is_told_what_the_cut_would_have_done():
+    kept = explanation(VARIANTS["kept by a reviewer"], CUT)
+    assert "Without the decision it would go, and stay only if 98.7 % of the rows stayed" in kept
+    dropped = explanation(VARIANTS["dropped by a reviewer"], CUT)
+    assert (
+        "Without the decision it would stay, and go only if fewer than 1.2 % of the rows stayed"
+        in dropped
+    )
+    for text in (kept, dropped):
+        assert "of the match with" not in text  # whether evidence is firm decides nothing
+        assert not re.search(r"(?<!decision )it would (stay|go)\b", text, re.I)
+
+
+def test_a_decided_row_is_told_of_a_calibrated_cut_as_well():
+    cut = CUT._replace(max_false_keep_rate=0.05)
+    row = ROW | {"kept": True, "decision": "keep", "harmful_p_value": 0.41}
+    needs = explanation(row | {"false_keep_rate_needed": 0.43}, cut)
+    assert "Without the decision it would go, and stay only if 43 % of harmful rows" in needs
+    assert "Without the decision the cut would spare it at no allowed" in explanation(row, cut)
+
+
+@pytest.mark.parametrize("side", ["neither", "both"])
+def test_where_rows_of_both_references_are_named_their_shares_say_whose(side):
+    text = explanation(ROW | {"side": side, "num_passed": 0}, CUT)
+    assert "The three harmful ones take 35 % of the match with the 300 harmful examples." in text
+    one = {name: ROW[name][:1] for name in ROW if name.startswith("harmful_") and name[-1] == "s"}
+    text = explanation(ROW | one | {"side": side, "num_passed": 0}, CUT)
+    assert "The harmful one takes 20 % of the match" in text
+
+
+def test_a_reason_is_true_of_a_row_that_is_nearer_to_a_safe_row_than_to_a_harmful_one():
+    row = ROW | {"safe_similarity": 0.84, "harmful_similarity": 0.71}
+    assert "more like the harmful reference than 980 other rows" in reason(row, CUT)
+    assert "close to" not in reason(row, CUT)
+
+
+@pytest.mark.parametrize(("change", "told"), [(0.31249, "0.312"), (0.68751, "0.688"), (0.3, "0.3")])
+def test_lambda_is_told_on_the_far_side_of_where_the_row_changes_sides(change, told):
+    text = explanation(ROW | {"lambda_change": change}, CUT)
+    assert f"counted for {told} of the score (lambda) instead of 0.5" in text
