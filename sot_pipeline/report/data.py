@@ -163,10 +163,10 @@ class ReportData:
     neighbours: EmbeddingMap | None = None
     coverage: Coverage | None = None
     decisions: pl.DataFrame | None = None
-    num_kept_against_cut: int = 0
-    num_dropped_against_cut: int = 0
     changes: pl.DataFrame | None = None
     change_summary: Mapping[str, Any] = field(default_factory=dict)
+    num_kept_against_cut: int = 0
+    num_dropped_against_cut: int = 0
     evaluation: pl.DataFrame | None = None
     quality: pl.DataFrame | None = None
     selection_costs: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
