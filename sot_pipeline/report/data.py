@@ -124,10 +124,10 @@ class ReportData:
         neighbours: Coordinates of the map of neighbourhoods, from `neighbourhoods`.
         coverage: Which custom rows lie far from both references.
         decisions: What reviewers decided: `sample_id, decision, reviewer, note, decided`.
-        num_kept_against_cut, num_dropped_against_cut: Rows that are elsewhere by their decisions.
         changes: Since the purification before, as `changes.compare` tells them, one row each;
             None on a first one.
         change_summary: Of the same, in numbers.
+        num_kept_against_cut, num_dropped_against_cut: Rows that reviewers moved.
         evaluation: Long frame `method, seed, score, value, low, high` and, if there,
             `num_judged, num_missing` and what trainings took (`tables.CostRow`). Scores: see
             `tables.SCORES`, methods: `methods`.
