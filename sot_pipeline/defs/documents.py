@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from sot_pipeline.defs.assets.report import ANONYMOUS_REPORT
 from sot_pipeline.defs.data_facts import Purified, data_facts
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.provenance import predicate_of, user_name
+from sot_pipeline.defs.report_links import ANONYMOUS_REPORT, REPORT
 from sot_pipeline.defs.store import Store, Stored
 from sot_pipeline.errors import InputError
 from sot_pipeline.progress import reporter
 
 _ROWS_PER_REPORT = 500
-_REPORT = "report.html"
 
 if TYPE_CHECKING:
     from sot_pipeline.publishing.data_facts import DataFacts, PersonalData
@@ -113,8 +112,8 @@ def write_purified(
     with fresh_folder(out) as folder:
         written = write_data(home, task, folder, options, log)
         findings = written.findings + _copy_report(report, folder, anonymous=options.anonymous)
-        has_report = (folder / _REPORT).exists()
-        contents = [(_REPORT, "what was found, with figures")] if has_report else []
+        has_report = (folder / REPORT).exists()
+        contents = [(REPORT, "what was found, with figures")] if has_report else []
         write_documents(folder, written.facts, contents)
         predicate = predicate_of(
             home, task, written.facts, [written.purified.export],
@@ -127,11 +126,9 @@ def _copy_report(report: Path, folder: Path, *, anonymous: bool) -> list[str]:
     """Copy the report, or the one that names nobody; a sentence where there is none of these."""
     source = report.with_name(ANONYMOUS_REPORT) if anonymous else report
     if source.exists():
-        shutil.copyfile(source, folder / _REPORT)
+        shutil.copyfile(source, folder / REPORT)
         return []
-    missing = (
-        f"{_REPORT} is left out: it may name reviewers, and no report without names lies by it"
-    )
+    missing = f"{REPORT} is left out: it may name reviewers, and no report without names lies by it"
     return [f"{missing}; purify again to make both"]
 
 

@@ -4,6 +4,7 @@ from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.store import Store, Stored
 
 REPORT = "report.html"
+ANONYMOUS_REPORT = "report.anonymous.html"  # beside it: what `--anonymous` publishes in its place
 REPORT_ADDRESS = "/sot/report/{asset}/{fingerprint}"
 REPORT_ASSETS = ("safety_report", "purification_report")  # the one that says more first
 

@@ -125,10 +125,10 @@ class ReportData:
         coverage: Which custom rows lie far from both references.
         num_kept_by_cut: Rows that the cut alone keeps, the best by rank; None: all that are kept.
         decisions: What reviewers decided: `sample_id, decision, reviewer, note, decided`.
-        num_kept_against_cut, num_dropped_against_cut: Rows that are elsewhere by their decisions.
         changes: Since the purification before, as `changes.compare` tells them, one row each;
             None on a first one.
         change_summary: Of the same, in numbers.
+        num_kept_against_cut, num_dropped_against_cut: Rows that reviewers moved.
         evaluation: Long frame `method, seed, score, value, low, high` and, if there,
             `num_judged, num_missing` and what trainings took (`tables.CostRow`). Scores: see
             `tables.SCORES`, methods: `methods`.
@@ -165,10 +165,10 @@ class ReportData:
     coverage: Coverage | None = None
     decisions: pl.DataFrame | None = None
     num_kept_by_cut: int | None = None
-    num_kept_against_cut: int = 0
-    num_dropped_against_cut: int = 0
     changes: pl.DataFrame | None = None
     change_summary: Mapping[str, Any] = field(default_factory=dict)
+    num_kept_against_cut: int = 0
+    num_dropped_against_cut: int = 0
     evaluation: pl.DataFrame | None = None
     quality: pl.DataFrame | None = None
     selection_costs: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from sot_pipeline.cli.commands import _say_calibrated
 from sot_pipeline.publishing.provenance import read_provenance
 from sot_pipeline_tests.small_project import write_small_project
 
@@ -411,3 +412,17 @@ def test_diff_tells_what_an_edit_of_a_reference_did(tmp_path):
     assert back["moved"] == pytest.approx(found["moved"])
     shown = sot("diff", "small", cwd=tmp_path)
     assert "harmful rows +0 -2" in shown.stdout
+
+
+def test_a_calibrated_cut_tells_what_was_counted_and_what_is_to_be_expected(capsys):
+    _say_calibrated(
+        {
+            "contamination": 0.1, "contamination_low": 0.05, "contamination_high": 0.2,
+            "max_false_keep_rate": 0.05, "false_keep_rate": 1 / 21, "num_held_out_harmful": 20,
+            "num_held_out_safe": 40, "held_out_safe_kept": 0.95,
+        }
+    )  # fmt: skip
+    said = capsys.readouterr().err
+    assert "0 of 20 harmful ones would stay" in said
+    assert "at most 4.8% is to be expected" in said
+    assert "95.0% of 40 safe ones" in said

@@ -12,10 +12,8 @@ import polars as pl
 from sot_pipeline.defs.assets.reviews import reviews_as_shown
 from sot_pipeline.defs.assets.transport import unless_top_k
 from sot_pipeline.defs.cached_asset import Stage, cached_asset
+from sot_pipeline.defs.report_links import ANONYMOUS_REPORT
 from sot_pipeline.defs.store import Artifact, Stored
-
-# beside report.html: what `--anonymous` publishes in its place
-ANONYMOUS_REPORT = "report.anonymous.html"
 
 
 @dataclass(frozen=True)
