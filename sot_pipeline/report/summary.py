@@ -28,11 +28,13 @@ def _rows(data: ReportData, numbers: Numbers) -> str:
     if numbers.num_removed == 0:
         return f"All {numbers.num_rows:,} rows of {data.task} stay."
     by_cut = numbers.num_removed - data.num_dropped_against_cut
-    return (
+    sentences = [
         f"{numbers.num_removed:,} of the {numbers.num_rows:,} rows of {data.task} "
-        f"({percent(numbers.num_removed / numbers.num_rows)}) were set aside; the other "
-        f"{numbers.num_kept:,} are ready for training. {_cut(data, by_cut) if by_cut else ''}"
-    ).strip()
+        f"({percent(numbers.num_removed / numbers.num_rows)}) were set aside.",
+        _cut(data, by_cut) if by_cut else "",
+        f"The other {numbers.num_kept:,} are ready for training.",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def _cut(data: ReportData, count: int) -> str:

@@ -172,9 +172,9 @@ def summary(status: str = "passed", **changes) -> str:
 
 def test_the_summary_says_it_in_plain_words():
     assert summary() == (
-        "10 of the 40 rows of alpaca (25 %) were set aside; the other 30 are ready for training. "
+        "10 of the 40 rows of alpaca (25 %) were set aside. "
         "They were ranked lowest between the examples of good answers and the examples of harm; how "
-        "many go was set beforehand. A model trained on the kept rows answers 11 % of harmful requests harmfully; "
+        "many go was set beforehand. The other 30 are ready for training. A model trained on the kept rows answers 11 % of harmful requests harmfully; "
         "trained on all rows it does so for 41 %. It is better at its task: 46 % right, against "
         "45 % with all rows."
     )
