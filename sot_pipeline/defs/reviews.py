@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from sot_pipeline.defs.assets.purified import with_files
 from sot_pipeline.defs.home import Home
 from sot_pipeline.defs.scoring import purified_assets
 from sot_pipeline.defs.store import Store, Stored
@@ -112,7 +113,7 @@ def export_rows(
         which=which,
         num_rows=num_rows,
     )
-    texts = _with_files(assets["custom_texts"]).drop("messages")
+    texts = with_files(assets["custom_texts"]).drop("messages")
     log = read_log(home.reviews(task))
     decisions = in_force(log)
     known = {text_id(each) for each in assets["custom_texts"].table()["sample_id"]}
@@ -150,11 +151,6 @@ def _spare_answers(out: Path, known_texts: set[str], log: list[Decision]) -> Non
 def _num_kept_by_cut(selected: Stored) -> int:
     review = selected.document.get("review")  # selections of earlier code have none
     return review["num_kept_by_cut"] if review else selected.manifest["rows"]
-
-
-def _with_files(texts: Stored) -> pl.DataFrame:
-    """The rows with the name of the file of each, which the table of a single file leaves out."""
-    return texts.table().with_columns(pl.col("file").fill_null(texts.document["files"][0]["name"]))
 
 
 def _sheet_row(
@@ -208,7 +204,7 @@ def import_answers(home: Home, task: str, sheet: Path, *, reviewer: str) -> Impo
         InputError: with every row that cannot be used.
     """
     assets = purified_assets(home, task, ("custom_texts", "explanations"))
-    custom = _with_files(assets["custom_texts"]).select("sample_id", "file", "line")
+    custom = with_files(assets["custom_texts"]).select("sample_id", "file", "line")
     rows = _by_text(custom.join(assets["explanations"].table(), on="sample_id"))
     path = home.reviews(task)
     known = rows.keys() | {text_id(said.sample_id) for said in read_log(path)}

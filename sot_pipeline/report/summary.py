@@ -28,9 +28,10 @@ def _rows(data: ReportData, numbers: Numbers) -> str:
     if numbers.num_removed == 0:
         return f"All {numbers.num_rows:,} rows of {data.task} stay."
     by_cut = numbers.num_removed - data.num_dropped_against_cut
+    share = percent(numbers.num_removed / numbers.num_rows)
+    of_all = f"of the {numbers.num_rows:,} rows of {data.task} ({share})"
     sentences = [
-        f"{numbers.num_removed:,} of the {numbers.num_rows:,} rows of {data.task} "
-        f"({percent(numbers.num_removed / numbers.num_rows)}) were set aside.",
+        f"{numbers.num_removed:,} {of_all} were set aside.",
         _cut(data, by_cut) if by_cut else "",
         f"The other {numbers.num_kept:,} are ready for training.",
     ]

@@ -217,7 +217,7 @@ def purified_export(
     from sot_pipeline.texts.kept_rows import kept_file_type, write_kept_rows
 
     files = custom_texts.document["files"]
-    rows = _with_files(custom_texts)
+    rows = with_files(custom_texts)
     kept = rows.join(selected_samples.select("sample_id"), on="sample_id", how="semi")
     single = len(files) == 1
     only = f"purified.{kept_file_type(custom_texts.document['file_type'])}"
@@ -252,7 +252,7 @@ def purified_export(
     )
 
 
-def _with_files(texts: Stored) -> pl.DataFrame:
+def with_files(texts: Stored) -> pl.DataFrame:
     """The rows of a text set with the name of the file of each; the table itself leaves the name
     of an only file out."""
     return texts.table().with_columns(pl.col("file").fill_null(texts.document["files"][0]["name"]))
