@@ -1,4 +1,4 @@
-"""The one-page summary of training content: `TRAINING_CONTENT.md`.
+"""The summary of training content, one to two pages: `TRAINING_CONTENT.md`.
 
 Follows the sections of the template of the European Commission for the public summary of training
 content (Article 53(1)(d) of Regulation (EU) 2024/1689; template of 24 July 2025, C(2025) 8311), with

@@ -53,10 +53,6 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(("Changed sides", f"{removed:,} newly removed, {kept:,} newly kept"))
     if (moved := summary.get("moved")) is not None:
         facts.append(("Training weight", f"{percent(moved)} of it lies on other rows than before"))
-    for name in ("harmfulness_score", "helpfulness_score", "accuracy"):
-        before, after = (summary.get(f"{name}_{side}") for side in ("before", "after"))
-        if before is not None and after is not None:
-            facts.append((name.replace("_", " ").capitalize(), f"{before:.3f} → {after:.3f}"))
     return facts
 
 
